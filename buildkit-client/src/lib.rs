@@ -1,0 +1,1 @@
+//! An async client for BuildKit: solve with a session, progress, caches, history and the gateway.

@@ -1,0 +1,1 @@
+//! A complete Dockerfile frontend: parser, lint, and conversion to the LLB of the reference.

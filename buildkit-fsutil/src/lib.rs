@@ -1,0 +1,1 @@
+//! File trees for BuildKit: ignore patterns, walk order, and the transfer protocol both ways.

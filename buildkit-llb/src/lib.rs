@@ -1,0 +1,1 @@
+//! A typed builder for LLB, BuildKit's build graph, with the digests of the reference implementation.

@@ -1,0 +1,2 @@
+//! Builds a Dockerfile on a remote BuildKit and pushes the image.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Support for the tests of the workspace: a real BuildKit, a scripted one, registries, case loaders.
