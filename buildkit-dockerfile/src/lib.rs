@@ -1,1 +1,11 @@
 //! A complete Dockerfile frontend: parser, lint, and conversion to the LLB of the reference.
+
+mod dockerfile;
+mod error;
+pub mod expand;
+pub mod instructions;
+pub mod lint;
+pub mod parser;
+
+pub use self::dockerfile::Dockerfile;
+pub use self::error::{Error, ErrorKind, Result};
