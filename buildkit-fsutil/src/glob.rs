@@ -1,0 +1,561 @@
+//! Patterns with wildcards, matched by stepping a set of states along the path: no backtracking.
+//!
+//! A pattern is first rewritten as a regular expression, character by character and without regard to brackets, then
+//! that expression is read. The detour is what the reference does, and it shows: `[a*]` becomes `[a[^/]*]`, which is
+//! any run of `a`, `[`, `^` and `/`, then `]`.
+
+/// What a pattern needs in order to be matched.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Exact,
+    Prefix,
+    Suffix,
+    /// The text of the regular expression.
+    Expression(String),
+}
+
+/// Finds the cheapest way to match `pattern`.
+pub(crate) fn shape(pattern: &str) -> Shape {
+    let mut shape = Shape::Exact;
+    let mut expression = String::with_capacity(pattern.len() + 8);
+    expression.push('^');
+    let mut chars = pattern.chars().peekable();
+    // The reference's scanner drops a byte order mark, but only where it builds an expression.
+    chars.next_if_eq(&'\u{FEFF}');
+    let mut first = true;
+    let mut wild = false;
+    while let Some(c) = chars.next() {
+        match c {
+            '*' if chars.next_if_eq(&'*').is_some() => {
+                chars.next_if_eq(&'/');
+                let plain = !wild && shape == Shape::Exact;
+                match chars.peek() {
+                    None if plain => shape = Shape::Prefix,
+                    None => {
+                        expression.push_str(".*");
+                        wild = true;
+                    }
+                    Some(_) => {
+                        expression.push_str("(.*/)?");
+                        wild = true;
+                    }
+                }
+                if first {
+                    shape = Shape::Suffix;
+                    wild = false;
+                }
+            }
+            '*' => {
+                expression.push_str("[^/]*");
+                wild = true;
+            }
+            '?' => {
+                expression.push_str("[^/]");
+                wild = true;
+            }
+            '.' | '+' | '(' | ')' | '|' | '{' | '}' | '$' => {
+                expression.push('\\');
+                expression.push(c);
+            }
+            '\\' => {
+                expression.push('\\');
+                if let Some(escaped) = chars.next() {
+                    expression.push(escaped);
+                    wild = true;
+                }
+            }
+            '[' | ']' => {
+                expression.push(c);
+                wild = true;
+            }
+            other => expression.push(other),
+        }
+        first = false;
+    }
+    if wild {
+        expression.push('$');
+        return Shape::Expression(expression);
+    }
+    shape
+}
+
+/// Whether brackets are closed and non-empty and no `\` ends the pattern.
+pub(crate) fn is_well_formed(pattern: &str) -> bool {
+    let mut chars = pattern.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' if chars.next().is_none() => return false,
+            '[' => {
+                chars.next_if_eq(&'^');
+                let mut members = 0_usize;
+                loop {
+                    if members > 0 && chars.next_if_eq(&']').is_some() {
+                        break;
+                    }
+                    if !bracket_member(&mut chars) {
+                        return false;
+                    }
+                    if chars.next_if_eq(&'-').is_some() && !bracket_member(&mut chars) {
+                        return false;
+                    }
+                    members += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+    true
+}
+
+fn bracket_member(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> bool {
+    let ok = match chars.next() {
+        None | Some('-' | ']') => false,
+        Some('\\') => chars.next().is_some(),
+        Some(_) => true,
+    };
+    ok && chars.peek().is_some()
+}
+
+/// The characters of `bytes`; each byte that is not part of one is U+FFFD.
+pub(crate) fn chars(bytes: &[u8]) -> impl Iterator<Item = char> {
+    bytes.utf8_chunks().flat_map(|chunk| {
+        chunk.valid().chars().chain(std::iter::repeat_n(char::REPLACEMENT_CHARACTER, chunk.invalid().len()))
+    })
+}
+
+/// A compiled expression: a row of states, entered from the left.
+#[derive(Debug, Clone)]
+pub(crate) struct Glob {
+    states: Vec<State>,
+    /// Plain text every match ends with: turns most paths away before the states are stepped.
+    tail: String,
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    item: Item,
+    repeated: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Item {
+    Char(char),
+    /// Any character but a line feed.
+    Dot,
+    Class(Class),
+    Begin,
+    End,
+    WordEdge(bool),
+    /// `(.*/)?`, which takes this state and the next: in here the group may still be left out …
+    DirsOpen,
+    /// … and in here it must end with `/`.
+    DirsBody,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Class {
+    negated: bool,
+    ranges: Vec<(char, char)>,
+}
+
+impl Class {
+    fn contains(&self, c: char) -> bool {
+        self.ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != self.negated
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Following {
+    Char(char),
+    End,
+    /// Something, but not known what.
+    More,
+}
+
+impl Glob {
+    /// Reads an expression made by [`shape`]; `None` when it is not one.
+    pub(crate) fn compile(expression: &str) -> Option<Self> {
+        let states = Parser { rest: expression, states: Vec::new() }.parse()?;
+        let mut tail = Vec::new();
+        let mut backwards = states.iter().rev();
+        if matches!(backwards.next(), Some(State { item: Item::End, .. })) {
+            for state in backwards {
+                match state {
+                    // An invalid byte of a path also counts as U+FFFD, so that one cannot be compared as text.
+                    State { item: Item::Char(c), repeated: false } if *c != char::REPLACEMENT_CHARACTER => {
+                        tail.push(*c);
+                    }
+                    _ => break,
+                }
+            }
+        }
+        Some(Self { states, tail: tail.into_iter().rev().collect() })
+    }
+
+    pub(crate) fn matches(&self, path: &[u8]) -> bool {
+        path.ends_with(self.tail.as_bytes()) && self.run(chars(path), Following::End)
+    }
+
+    /// Whether a path that starts with `dir` and a slash may match.
+    pub(crate) fn may_match_below(&self, dir: &[u8]) -> bool {
+        self.run(chars(dir).chain(['/']), Following::More)
+    }
+
+    fn run(&self, path: impl Iterator<Item = char>, end: Following) -> bool {
+        if self.states.len() < 64 {
+            self.step(path, end, 0_u64, 0_u64)
+        } else {
+            let words = self.states.len() / 64 + 1;
+            self.step(path, end, vec![0_u64; words], vec![0_u64; words])
+        }
+    }
+
+    fn step<S: Set>(
+        &self,
+        path: impl Iterator<Item = char>,
+        end: Following,
+        mut now: S,
+        mut then: S,
+    ) -> bool {
+        let accept = self.states.len();
+        let mut path = path.peekable();
+        let mut before = None;
+        now.insert(0);
+        loop {
+            let after = path.peek().map_or(end, |c| Following::Char(*c));
+            self.close(&mut now, before, after);
+            if now.contains(accept) {
+                return true;
+            }
+            let Some(c) = path.next() else { break };
+            then.clear();
+            let mut from = 0;
+            while let Some(at) = now.first_from(from) {
+                from = at + 1;
+                let Some(state) = self.states.get(at) else { break };
+                let taken = match &state.item {
+                    Item::Char(own) => *own == c,
+                    Item::Dot => c != '\n',
+                    Item::Class(class) => class.contains(c),
+                    Item::DirsBody => {
+                        if c == '/' {
+                            then.insert(at + 1);
+                        }
+                        c != '\n'
+                    }
+                    Item::Begin | Item::End | Item::WordEdge(_) | Item::DirsOpen => false,
+                };
+                if taken {
+                    let stays = state.repeated || matches!(state.item, Item::DirsBody);
+                    then.insert(if stays { at } else { at + 1 });
+                }
+            }
+            std::mem::swap(&mut now, &mut then);
+            if now.first_from(0).is_none() {
+                return false;
+            }
+            before = Some(c);
+        }
+        // The path may go on: any state left may still lead to a match.
+        matches!(end, Following::More) && now.first_from(0).is_some()
+    }
+
+    /// Adds the states that are reached without a character. They lie to the right, so one pass is enough.
+    fn close<S: Set>(&self, set: &mut S, before: Option<char>, after: Following) {
+        let mut from = 0;
+        while let Some(at) = set.first_from(from) {
+            from = at + 1;
+            let Some(state) = self.states.get(at) else { return };
+            let open = match state.item {
+                Item::Begin => before.is_none(),
+                Item::End => matches!(after, Following::End),
+                Item::WordEdge(wanted) => match after {
+                    Following::More => true,
+                    Following::End => before.is_some_and(is_word) == wanted,
+                    Following::Char(c) => (before.is_some_and(is_word) != is_word(c)) == wanted,
+                },
+                Item::DirsOpen => {
+                    set.insert(at + 2);
+                    true
+                }
+                Item::Char(_) | Item::Dot | Item::Class(_) | Item::DirsBody => state.repeated,
+            };
+            if open {
+                set.insert(at + 1);
+            }
+        }
+    }
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+trait Set {
+    fn insert(&mut self, index: usize);
+    fn contains(&self, index: usize) -> bool;
+    fn first_from(&self, from: usize) -> Option<usize>;
+    fn clear(&mut self);
+}
+
+impl Set for u64 {
+    fn insert(&mut self, index: usize) {
+        *self |= 1 << (index & 63);
+    }
+    fn contains(&self, index: usize) -> bool {
+        self >> (index & 63) & 1 == 1
+    }
+    fn first_from(&self, from: usize) -> Option<usize> {
+        let rest = if from > 63 { 0 } else { self >> from << from };
+        (rest != 0).then(|| rest.trailing_zeros() as usize)
+    }
+    fn clear(&mut self) {
+        *self = 0;
+    }
+}
+
+impl Set for Vec<u64> {
+    fn insert(&mut self, index: usize) {
+        if let Some(word) = self.get_mut(index / 64) {
+            Set::insert(word, index % 64);
+        }
+    }
+    fn contains(&self, index: usize) -> bool {
+        self.get(index / 64).is_some_and(|word| Set::contains(word, index % 64))
+    }
+    fn first_from(&self, from: usize) -> Option<usize> {
+        let skipped = from / 64;
+        let mut offset = from % 64;
+        for (index, word) in self.iter().enumerate().skip(skipped) {
+            if let Some(bit) = word.first_from(offset) {
+                return Some(index * 64 + bit);
+            }
+            offset = 0;
+        }
+        None
+    }
+    fn clear(&mut self) {
+        self.fill(0);
+    }
+}
+
+struct Parser<'a> {
+    rest: &'a str,
+    states: Vec<State>,
+}
+
+impl Parser<'_> {
+    fn parse(mut self) -> Option<Vec<State>> {
+        while let Some(c) = self.bump() {
+            let item = match c {
+                '^' => Item::Begin,
+                '$' => Item::End,
+                '.' => Item::Dot,
+                '(' => {
+                    self.rest = self.rest.strip_prefix(".*/)?")?;
+                    self.push(Item::DirsOpen);
+                    Item::DirsBody
+                }
+                '*' => {
+                    let last = self.states.last_mut()?;
+                    if last.repeated || !matches!(last.item, Item::Dot | Item::Class(_)) {
+                        return None;
+                    }
+                    last.repeated = true;
+                    continue;
+                }
+                '[' => Item::Class(self.class()?),
+                '\\' => {
+                    self.outer_escape()?;
+                    continue;
+                }
+                ')' | '?' | '+' | '|' | '{' => return None,
+                other => Item::Char(other),
+            };
+            self.push(item);
+        }
+        Some(self.states)
+    }
+
+    fn push(&mut self, item: Item) {
+        self.states.push(State { item, repeated: false });
+    }
+
+    fn bump(&mut self) -> Option<char> {
+        let mut chars = self.rest.chars();
+        let c = chars.next()?;
+        self.rest = chars.as_str();
+        Some(c)
+    }
+
+    fn eat(&mut self, prefix: &str) -> bool {
+        let found = self.rest.strip_prefix(prefix);
+        self.rest = found.unwrap_or(self.rest);
+        found.is_some()
+    }
+
+    /// Pushes what an escape outside brackets stands for, the `\` being read already.
+    fn outer_escape(&mut self) -> Option<()> {
+        let item = match self.rest.chars().next()? {
+            'A' => Item::Begin,
+            'z' => Item::End,
+            'b' => Item::WordEdge(true),
+            'B' => Item::WordEdge(false),
+            'Q' => {
+                let text = self.rest.get(1..)?;
+                let (quoted, rest) = text.split_once("\\E").unwrap_or((text, ""));
+                self.rest = rest;
+                for c in quoted.chars() {
+                    self.push(Item::Char(c));
+                }
+                return Some(());
+            }
+            _ => {
+                let mut ranges = Vec::new();
+                let item = if self.named_set(&mut ranges) {
+                    Item::Class(Class { negated: false, ranges })
+                } else {
+                    Item::Char(self.escape()?)
+                };
+                self.push(item);
+                return Some(());
+            }
+        };
+        self.bump();
+        self.push(item);
+        Some(())
+    }
+
+    /// `\d`, `\s`, `\w` and their opposites, the `\` being read already.
+    fn named_set(&mut self, ranges: &mut Vec<(char, char)>) -> bool {
+        let Some(kind) = self.rest.chars().next() else { return false };
+        let Some(set) = (match kind.to_ascii_lowercase() {
+            'd' => posix("digit"),
+            's' => Some(&[('\t', '\n'), ('\u{c}', '\r'), (' ', ' ')] as &[_]),
+            'w' => posix("word"),
+            _ => None,
+        }) else {
+            return false;
+        };
+        self.bump();
+        if kind.is_ascii_uppercase() {
+            complement(set, ranges);
+        } else {
+            ranges.extend_from_slice(set);
+        }
+        true
+    }
+
+    /// The character an escape stands for, the `\` being read already.
+    fn escape(&mut self) -> Option<char> {
+        let c = self.bump()?;
+        match c {
+            '1'..='7' if !self.rest.starts_with(|next: char| ('0'..='7').contains(&next)) => None,
+            '0'..='7' => {
+                let mut value = c.to_digit(8)?;
+                for _ in 0..2 {
+                    let Some(digit) = self.rest.chars().next().and_then(|next| next.to_digit(8)) else {
+                        break;
+                    };
+                    value = value * 8 + digit;
+                    self.bump();
+                }
+                char::from_u32(value)
+            }
+            'x' => {
+                let high = self.bump()?.to_digit(16)?;
+                let low = self.bump()?.to_digit(16)?;
+                char::from_u32(high * 16 + low)
+            }
+            'a' => Some('\u{7}'),
+            'f' => Some('\u{c}'),
+            'n' => Some('\n'),
+            'r' => Some('\r'),
+            't' => Some('\t'),
+            'v' => Some('\u{b}'),
+            other if other.is_ascii() && !other.is_ascii_alphanumeric() => Some(other),
+            _ => None,
+        }
+    }
+
+    /// A bracket expression, its `[` being read already.
+    fn class(&mut self) -> Option<Class> {
+        let mut class = Class { negated: self.eat("^"), ranges: Vec::new() };
+        let mut first = true;
+        loop {
+            if !first && self.eat("]") {
+                return Some(class);
+            }
+            first = false;
+            if self.rest.starts_with("[:")
+                && let Some((name, rest)) = self.rest.get(2..).and_then(|text| text.split_once(":]"))
+            {
+                let (name, opposite) = name.strip_prefix('^').map_or((name, false), |name| (name, true));
+                let set = posix(name)?;
+                if opposite {
+                    complement(set, &mut class.ranges);
+                } else {
+                    class.ranges.extend_from_slice(set);
+                }
+                self.rest = rest;
+                continue;
+            }
+            if let Some(after) = self.rest.strip_prefix('\\') {
+                let whole = std::mem::replace(&mut self.rest, after);
+                if self.named_set(&mut class.ranges) {
+                    continue;
+                }
+                self.rest = whole;
+            }
+            let low = self.class_char()?;
+            let mut high = low;
+            if self.rest.starts_with('-') && !self.rest.starts_with("-]") && self.rest.len() > 1 {
+                self.bump();
+                high = self.class_char()?;
+            }
+            if high < low {
+                return None;
+            }
+            class.ranges.push((low, high));
+        }
+    }
+
+    fn class_char(&mut self) -> Option<char> {
+        match self.bump()? {
+            '\\' => self.escape(),
+            c => Some(c),
+        }
+    }
+}
+
+/// Adds everything that is not in `set`, which is in ascending order.
+fn complement(set: &[(char, char)], ranges: &mut Vec<(char, char)>) {
+    let mut low = '\0';
+    for (start, end) in set {
+        if low < *start {
+            ranges.push((low, char::from_u32(u32::from(*start) - 1).unwrap_or(low)));
+        }
+        low = char::from_u32(u32::from(*end) + 1).unwrap_or(char::MAX);
+    }
+    ranges.push((low, char::MAX));
+}
+
+fn posix(name: &str) -> Option<&'static [(char, char)]> {
+    Some(match name {
+        "alnum" => &[('0', '9'), ('A', 'Z'), ('a', 'z')],
+        "alpha" => &[('A', 'Z'), ('a', 'z')],
+        "ascii" => &[('\0', '\u{7f}')],
+        "blank" => &[('\t', '\t'), (' ', ' ')],
+        "cntrl" => &[('\0', '\u{1f}'), ('\u{7f}', '\u{7f}')],
+        "digit" => &[('0', '9')],
+        "graph" => &[('!', '~')],
+        "lower" => &[('a', 'z')],
+        "print" => &[(' ', '~')],
+        "punct" => &[('!', '/'), (':', '@'), ('[', '`'), ('{', '~')],
+        "space" => &[('\t', '\r'), (' ', ' ')],
+        "upper" => &[('A', 'Z')],
+        "word" => &[('0', '9'), ('A', 'Z'), ('_', '_'), ('a', 'z')],
+        "xdigit" => &[('0', '9'), ('A', 'F'), ('a', 'f')],
+        _ => return None,
+    })
+}
