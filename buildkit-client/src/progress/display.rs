@@ -48,7 +48,11 @@ pub struct InvalidMode(String);
 
 impl fmt::Display for InvalidMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invalid progress mode {} (known: auto, plain, tty, quiet, rawjson)", super::sanitize::line(&self.0))
+        write!(
+            f,
+            "invalid progress mode {} (known: auto, plain, tty, quiet, rawjson)",
+            super::sanitize::line(&self.0)
+        )
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// One thing a consumer of progress gets to see.
@@ -94,7 +95,10 @@ pub struct SolveStatus {
 impl SolveStatus {
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
-        self.vertexes.is_empty() && self.statuses.is_empty() && self.logs.is_empty() && self.warnings.is_empty()
+        self.vertexes.is_empty()
+            && self.statuses.is_empty()
+            && self.logs.is_empty()
+            && self.warnings.is_empty()
     }
 }
 
@@ -195,7 +199,7 @@ pub struct VertexLog {
     pub stream: i64,
     /// The bytes, as the process wrote them: not necessarily text.
     #[serde(with = "base64_bytes")]
-    pub data: Vec<u8>,
+    pub data: Bytes,
     /// When they were written.
     #[serde(with = "time")]
     pub timestamp: SystemTime,
@@ -203,7 +207,7 @@ pub struct VertexLog {
 
 impl Default for VertexLog {
     fn default() -> Self {
-        Self { vertex: String::new(), stream: 0, data: Vec::new(), timestamp: SystemTime::UNIX_EPOCH }
+        Self { vertex: String::new(), stream: 0, data: Bytes::new(), timestamp: SystemTime::UNIX_EPOCH }
     }
 }
 
@@ -218,10 +222,10 @@ pub struct VertexWarning {
     pub level: i64,
     /// The warning in one line.
     #[serde(with = "base64_bytes")]
-    pub short: Vec<u8>,
+    pub short: Bytes,
     /// More about it, line by line.
     #[serde(skip_serializing_if = "Vec::is_empty", with = "base64_list")]
-    pub detail: Vec<Vec<u8>>,
+    pub detail: Vec<Bytes>,
     /// Where it is documented.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub url: String,
@@ -248,8 +252,8 @@ pub struct SourceFile {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub filename: String,
     /// Its content.
-    #[serde(skip_serializing_if = "Vec::is_empty", with = "base64_bytes")]
-    pub data: Vec<u8>,
+    #[serde(skip_serializing_if = "Bytes::is_empty", with = "base64_bytes")]
+    pub data: Bytes,
     /// Its language, such as `Dockerfile`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub language: String,
@@ -299,7 +303,7 @@ mod time {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<SystemTime, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(input)?;
-        text.parse::<jiff::Timestamp>().map(|time| SystemTime::from(time)).map_err(D::Error::custom)
+        text.parse::<jiff::Timestamp>().and_then(SystemTime::try_from).map_err(D::Error::custom)
     }
 
     pub(super) mod optional {
@@ -327,31 +331,33 @@ mod time {
 
 mod base64_bytes {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use bytes::Bytes;
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
     pub(super) fn serialize<S: Serializer>(bytes: &[u8], out: S) -> Result<S::Ok, S::Error> {
         STANDARD.encode(bytes).serialize(out)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<u8>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Bytes, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(input)?;
-        STANDARD.decode(text.as_bytes()).map_err(D::Error::custom)
+        STANDARD.decode(text.as_bytes()).map(Bytes::from).map_err(D::Error::custom)
     }
 }
 
 mod base64_list {
+    use bytes::Bytes;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     #[derive(Serialize, Deserialize)]
-    struct Item(#[serde(with = "super::base64_bytes")] Vec<u8>);
+    struct Item(#[serde(with = "super::base64_bytes")] Bytes);
 
-    pub(super) fn serialize<S: Serializer>(list: &[Vec<u8>], out: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(list: &[Bytes], out: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Borrowed<'a>(#[serde(serialize_with = "super::base64_bytes::serialize")] &'a [u8]);
         out.collect_seq(list.iter().map(|bytes| Borrowed(bytes)))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Vec<u8>>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Bytes>, D::Error> {
         Ok(Vec::<Item>::deserialize(input)?.into_iter().map(|item| item.0).collect())
     }
 }

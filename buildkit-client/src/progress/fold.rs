@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
-use super::event::{SolveStatus, Vertex, VertexLog, VertexStatus, VertexWarning};
+use bytes::Bytes;
+
+use super::event::{SolveStatus, SourceFile, Vertex, VertexLog, VertexStatus, VertexWarning};
 use super::sanitize::{self, Cleaner};
 
 /// More steps than this are ignored: a real build has some thousands.
@@ -71,8 +73,16 @@ enum Kind {
     #[default]
     Step,
     /// A step that is shown as a part of the group at this index.
-    Member { group: usize, weak: bool },
-    Group { members: usize, cached: usize, failed: usize, visible: bool },
+    Member {
+        group: usize,
+        weak: bool,
+    },
+    Group {
+        members: usize,
+        cached: usize,
+        failed: usize,
+        visible: bool,
+    },
 }
 
 impl Fold {
@@ -268,9 +278,9 @@ impl Fold {
         if self.warnings.len() >= MAX_WARNINGS {
             return None;
         }
-        self.warnings.push(warning.clone());
+        self.warnings.push(owned(warning));
         let node = self.nodes.get_mut(shown)?;
-        let short = sanitize::line(&warning.text()).into_owned().into_bytes();
+        let short = sanitize::line(&warning.text()).into_owned().into();
         node.warnings.push(VertexWarning { short, ..VertexWarning::default() });
         Some((shown, node.warnings.len() - 1))
     }
@@ -322,6 +332,20 @@ impl Node {
     /// The last lines of output, each with when it came.
     pub(super) fn tail(&self) -> impl Iterator<Item = (Duration, &str)> {
         self.tail.lines()
+    }
+}
+
+/// A warning that does not keep alive the message it came in.
+fn owned(warning: &VertexWarning) -> VertexWarning {
+    let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+    VertexWarning {
+        short: copy(&warning.short),
+        detail: warning.detail.iter().map(copy).collect(),
+        source_info: warning
+            .source_info
+            .as_ref()
+            .map(|file| SourceFile { data: copy(&file.data), ..file.clone() }),
+        ..warning.clone()
     }
 }
 

@@ -272,15 +272,18 @@ impl Shown {
     fn write_statuses(&mut self, node: &Node, number: usize, out: &mut impl Write) -> io::Result<bool> {
         let mut in_progress = false;
         for index in std::mem::take(&mut self.statuses) {
-            let (Some(status), Some(printed)) = (node.statuses.get(index), self.printed.get_mut(index)) else {
+            let (Some(status), Some(printed)) = (node.statuses.get(index), self.printed.get_mut(index))
+            else {
                 continue;
             };
             let complete = status.completed.is_some();
             if let Some((current, at)) = *printed
                 && !complete
             {
-                let progress = status.current.saturating_sub(current).saturating_mul(20) >= status.total.max(1);
-                let waited = status.timestamp.duration_since(at).unwrap_or_default() >= Duration::from_secs(5);
+                let progress =
+                    status.current.saturating_sub(current).saturating_mul(20) >= status.total.max(1);
+                let waited =
+                    status.timestamp.duration_since(at).unwrap_or_default() >= Duration::from_secs(5);
                 if !(status.total > 0 && progress) && !waited {
                     continue;
                 }

@@ -5,7 +5,7 @@ use crate::progress::Renderer as _;
 use crate::progress::event::*;
 
 fn at(seconds: f64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + Duration::from_secs_f64(seconds)
+    SystemTime::UNIX_EPOCH + Duration::from_secs_f64(1_700_000_000.0 + seconds)
 }
 
 fn vertex(digest: &str, name: &str, start: f64) -> Vertex {
@@ -36,7 +36,8 @@ fn v(vertex: Vertex) -> SolveStatus {
 }
 
 fn log(digest: &str, time: f64, text: &str) -> SolveStatus {
-    let log = VertexLog { vertex: digest.into(), stream: 1, data: text.into(), timestamp: at(time) };
+    let log =
+        VertexLog { vertex: digest.into(), stream: 1, data: text.to_owned().into(), timestamp: at(time) };
     SolveStatus { logs: vec![log], ..SolveStatus::default() }
 }
 
@@ -55,7 +56,8 @@ fn status(id: &str, current: i64, total: i64, now: f64, start: f64, end: Option<
 }
 
 fn warning(digest: &str, short: &str) -> SolveStatus {
-    let warning = VertexWarning { vertex: digest.into(), short: short.into(), ..VertexWarning::default() };
+    let warning =
+        VertexWarning { vertex: digest.into(), short: short.to_owned().into(), ..VertexWarning::default() };
     SolveStatus { warnings: vec![warning], ..SolveStatus::default() }
 }
 
@@ -124,17 +126,11 @@ fn a_step_that_runs_again_adds_up_and_cancellation_is_no_error() {
         None,
         vec![
             v(vertex("a", "w", 0.0).ended(1.0)),
-            SolveStatus {
-                vertexes: vec![vertex("a", "w", 2.0).ended(4.0)],
-                ..warning("a", "careful")
-            },
+            SolveStatus { vertexes: vec![vertex("a", "w", 2.0).ended(4.0)], ..warning("a", "careful") },
             v(Vertex { started: None, ..vertex("b", "c", 0.0) }.failed("context canceled")),
         ],
     );
-    assert_eq!(
-        shown,
-        "#1 w\n#1 DONE 1.0s\n\n#1 w\n#1 WARN: careful\n#1 DONE 3.0s\n\n#2 c\n#2 CANCELED\n"
-    );
+    assert_eq!(shown, "#1 w\n#1 DONE 1.0s\n\n#1 w\n#1 WARN: careful\n#1 DONE 3.0s\n\n#2 c\n#2 CANCELED\n");
 }
 
 #[test]
@@ -156,10 +152,7 @@ fn a_group_is_one_step() {
 
 #[test]
 fn a_failed_step_is_said_again_at_the_end_with_its_last_output() {
-    let shown = show(
-        None,
-        vec![v(vertex("e", "err", 0.0).ended(0.0).failed("boom")), log("e", 0.0, "x\n")],
-    );
+    let shown = show(None, vec![v(vertex("e", "err", 0.0).ended(0.0).failed("boom")), log("e", 0.0, "x\n")]);
     assert_eq!(
         shown,
         "#1 err\n#1 ERROR: boom\n\n#1 err\n#1 0.000 x\n#1 ERROR: boom\n------\n > err:\n0.000 x\n------\n"

@@ -193,7 +193,11 @@ mod tests {
     fn log(text: &str) -> Event {
         Event::Status(SolveStatus {
             vertexes: vec![Vertex { digest: "sha256:a".into(), ..Vertex::default() }],
-            logs: vec![VertexLog { vertex: "sha256:a".into(), data: text.into(), ..VertexLog::default() }],
+            logs: vec![VertexLog {
+                vertex: "sha256:a".into(),
+                data: text.to_owned().into(),
+                ..VertexLog::default()
+            }],
             ..SolveStatus::default()
         })
     }

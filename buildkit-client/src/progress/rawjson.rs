@@ -103,18 +103,18 @@ mod tests {
             logs: vec![VertexLog {
                 vertex: "sha256:b".into(),
                 stream: 2,
-                data: b"hi\xff".to_vec(),
+                data: b"hi\xff".as_slice().into(),
                 timestamp: at(1),
             }],
             warnings: vec![VertexWarning {
                 vertex: "sha256:b".into(),
                 level: 1,
-                short: b"careful".to_vec(),
-                detail: vec![b"more".to_vec()],
+                short: b"careful".as_slice().into(),
+                detail: vec![b"more".as_slice().into()],
                 url: "https://x/?a&b".into(),
                 source_info: Some(SourceFile {
                     filename: "Dockerfile".into(),
-                    data: b"FROM x".to_vec(),
+                    data: b"FROM x".as_slice().into(),
                     language: "Dockerfile".into(),
                 }),
                 range: vec![SourceRange {

@@ -42,12 +42,16 @@ impl Progress {
                             queues.push(queue);
                             renderers.push(done);
                         }
-                        Err(error) => tracing::warn!(%error, "no thread for progress; the build goes on without"),
+                        Err(error) => {
+                            tracing::warn!(%error, "no thread for progress; the build goes on without")
+                        }
                     }
                 }
             }
         }
-        Reporter { shared: Arc::new(Shared { queues, renderers: Mutex::new(renderers), fold: Mutex::default() }) }
+        Reporter {
+            shared: Arc::new(Shared { queues, renderers: Mutex::new(renderers), fold: Mutex::default() }),
+        }
     }
 }
 
