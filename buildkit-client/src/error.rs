@@ -11,8 +11,8 @@ mod solve;
 pub use connect::{ConnectError, ConnectErrorKind};
 pub use details::{Details, ProcessOp, StackFrame, UnknownDetail};
 pub use excerpt::{Location, Position, SourceRange};
-pub use solve::{LinkLost, RpcError, SolveError, SolveErrorKind};
 pub(crate) use solve::bounded;
+pub use solve::{LinkLost, RpcError, SolveError, SolveErrorKind};
 
 use std::fmt;
 use std::path::PathBuf;

@@ -210,7 +210,10 @@ fn parse(text: &str) -> Result<Address, String> {
         "tcp" => {
             no_query("tcp")?;
             let (host, port) = host_port(before.trim_end_matches('/'))?;
-            Ok(Address::Tcp { host, port: port.ok_or("it has no port: buildkitd has no fixed one, often 1234")? })
+            Ok(Address::Tcp {
+                host,
+                port: port.ok_or("it has no port: buildkitd has no fixed one, often 1234")?,
+            })
         }
         "unix" => {
             no_query("unix")?;

@@ -75,7 +75,14 @@ impl Connector for Command {
         let (outcome_tx, outcome) = watch::channel(None);
         let (keep, dropped) = oneshot::channel();
         tokio::spawn(supervise(child, stderr, dropped, outcome_tx));
-        Ok(Stream::new(CommandStream { stdin: Some(stdin), stdout, line, outcome, ending: None, _keep: keep }))
+        Ok(Stream::new(CommandStream {
+            stdin: Some(stdin),
+            stdout,
+            line,
+            outcome,
+            ending: None,
+            _keep: keep,
+        }))
     }
 
     fn endpoint(&self) -> String {
@@ -150,7 +157,9 @@ async fn terminate(child: &mut Child) -> Option<ExitStatus> {
 /// Signals the process group: what a shell or `docker` started must end as well.
 fn signal(child: &Child, kill: bool) {
     #[cfg(unix)]
-    if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw) {
+    if let Some(pid) =
+        child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
+    {
         let signal = if kill { rustix::process::Signal::KILL } else { rustix::process::Signal::TERM };
         let _ = rustix::process::kill_process_group(pid, signal);
     }
@@ -183,7 +192,8 @@ impl CommandStream {
             match outcome {
                 Some(Outcome { status: Some(status), .. }) if status.success() => None,
                 Some(Outcome { status, stderr }) => {
-                    let status = status.map_or_else(|| "an unknown status".to_owned(), |status| status.to_string());
+                    let status =
+                        status.map_or_else(|| "an unknown status".to_owned(), |status| status.to_string());
                     let mut text = format!("has exited with {status}");
                     if !stderr.is_empty() {
                         text = format!("{text}: {stderr}");
@@ -306,8 +316,7 @@ mod tests {
             }
         }
         let alive = |pid: &str| {
-            std::fs::read_to_string(format!("/proc/{pid}/stat"))
-                .is_ok_and(|stat| !stat.contains(") Z "))
+            std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
         };
         assert!(alive(&pid));
         drop(stream);

@@ -75,11 +75,8 @@ impl Connector for Engine {
             return Ok(Stream::new(Prefixed { rest, at: 0, inner: stream }));
         }
         let mut body = rest;
-        let _ = tokio::time::timeout(
-            Duration::from_secs(1),
-            stream.take(MAX_BODY).read_to_end(&mut body),
-        )
-        .await;
+        let _ =
+            tokio::time::timeout(Duration::from_secs(1), stream.take(MAX_BODY).read_to_end(&mut body)).await;
         let body = String::from_utf8_lossy(&body).trim().chars().take(300).collect::<String>();
         Err(self.refused(match status {
             "404" => format!("the Engine has no /grpc: it is older than 18.09, or something else ({body})"),
@@ -171,7 +168,9 @@ mod tests {
     #[tokio::test]
     async fn bytes_behind_the_answer_are_kept() {
         let mut stream =
-            upgrade(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nSETTINGS").await.unwrap();
+            upgrade(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nSETTINGS")
+                .await
+                .unwrap();
         let mut rest = String::new();
         stream.read_to_string(&mut rest).await.unwrap();
         assert_eq!(rest, "SETTINGS");
@@ -181,7 +180,10 @@ mod tests {
     async fn a_refusal_says_what_the_engine_said() {
         for (answer, expected) in [
             (&b"HTTP/1.1 404 Not Found\r\n\r\npage not found"[..], "no /grpc"),
-            (b"HTTP/1.1 403 Forbidden\r\n\r\ndenied by plugin", "answered 403 to the upgrade: denied by plugin"),
+            (
+                b"HTTP/1.1 403 Forbidden\r\n\r\ndenied by plugin",
+                "answered 403 to the upgrade: denied by plugin",
+            ),
             (b"SSH-2.0-OpenSSH\r\n", "does not speak HTTP"),
             (b"", "closed the connection"),
         ] {

@@ -2,7 +2,7 @@
 
 use super::excerpt::{Location, Position, SourceRange};
 use base64::Engine as _;
-use buildkit_proto::google::rpc::Status as RpcStatus;
+use buildkit_proto::rpc::Status as RpcStatus;
 use prost::Message as _;
 use serde::Deserialize;
 use serde_json::Value;
@@ -79,9 +79,9 @@ impl Details {
     /// about an error helps nobody.
     pub fn decode(status: &[u8]) -> Self {
         match RpcStatus::decode(status) {
-            Ok(status) => Self::from_any(
-                status.details.iter().map(|any| (any.type_url.as_str(), any.value.as_slice())),
-            ),
+            Ok(status) => {
+                Self::from_any(status.details.iter().map(|any| (any.type_url.as_str(), any.value.as_slice())))
+            }
             Err(_) => Self::default(),
         }
     }
@@ -139,9 +139,12 @@ impl Details {
             "policysession.DecisionResponse+json" => {
                 let parsed: Value = serde_json::from_slice(value).ok()?;
                 let list = field(&parsed, &["denyMessages", "deny_messages"]);
-                self.policy_denials.extend(list.and_then(Value::as_array).into_iter().flatten().filter_map(
-                    |item| field(item, &["message"]).and_then(Value::as_str).map(Into::into),
-                ));
+                self.policy_denials.extend(
+                    list.and_then(Value::as_array)
+                        .into_iter()
+                        .flatten()
+                        .filter_map(|item| field(item, &["message"]).and_then(Value::as_str).map(Into::into)),
+                );
             }
             _ => return None,
         }
@@ -266,7 +269,9 @@ mod tests {
 
     #[test]
     fn payloads_that_are_not_what_they_say_are_kept_as_unknown() {
-        for payload in ["", "null", "[]", "{}", "{\"digest\":7}", "\u{0}", "{\"Code\":-1}", "{\"Code\":5000000000}"] {
+        for payload in
+            ["", "null", "[]", "{}", "{\"digest\":7}", "\u{0}", "{\"Code\":-1}", "{\"Code\":5000000000}"]
+        {
             for name in ["errdefs.Vertex+json", "errdefs.Source+json", "errdefs.Subrequest+json"] {
                 let details = read(&[(&format!("{PREFIX}{name}"), payload)]);
                 assert_eq!(details.unknown.len(), 1, "{name} {payload}");

@@ -108,7 +108,9 @@ impl SolveError {
             SolveErrorKind::Canceled
         } else if self.details.exit_code.is_some() {
             SolveErrorKind::Process
-        } else if !self.details.policy_denials.is_empty() || says(&["denied by policy", "not allowed by policy"]) {
+        } else if !self.details.policy_denials.is_empty()
+            || says(&["denied by policy", "not allowed by policy"])
+        {
             SolveErrorKind::Policy
         } else if says(&["no active session", "session healthcheck failed"]) {
             SolveErrorKind::Session
@@ -170,8 +172,7 @@ impl SolveError {
         if self.details.exit_code.is_some() {
             return false;
         }
-        matches!(self.code, Code::Unavailable)
-            || TRANSIENT.iter().any(|text| self.message.contains(text))
+        matches!(self.code, Code::Unavailable) || TRANSIENT.iter().any(|text| self.message.contains(text))
     }
 }
 
@@ -371,12 +372,27 @@ mod tests {
     #[test]
     fn kinds_follow_code_and_text() {
         let cases = [
-            (Code::Unknown, "failed to push reg/x: unexpected status: 401 Unauthorized", SolveErrorKind::Auth, false),
+            (
+                Code::Unknown,
+                "failed to push reg/x: unexpected status: 401 Unauthorized",
+                SolveErrorKind::Auth,
+                false,
+            ),
             (Code::Unknown, "failed to push reg/x: 503 Service Unavailable", SolveErrorKind::Push, true),
             (Code::Unknown, "source \"x\" denied by policy", SolveErrorKind::Policy, false),
             (Code::Cancelled, "context canceled", SolveErrorKind::Canceled, false),
-            (Code::Unknown, "no active session for x: context deadline exceeded", SolveErrorKind::Session, true),
-            (Code::Unknown, "failed to load LLB: security.insecure is not allowed", SolveErrorKind::Refused, false),
+            (
+                Code::Unknown,
+                "no active session for x: context deadline exceeded",
+                SolveErrorKind::Session,
+                true,
+            ),
+            (
+                Code::Unknown,
+                "failed to load LLB: security.insecure is not allowed",
+                SolveErrorKind::Refused,
+                false,
+            ),
             (Code::Unknown, "whatever", SolveErrorKind::Other, false),
         ];
         for (code, message, kind, transient) in cases {

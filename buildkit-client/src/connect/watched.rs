@@ -1,0 +1,205 @@
+//! A stream that remembers when bytes came in, and what the first ones were.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Bytes of a peer that are looked at: one frame head, or the start of something else.
+const HEAD: usize = 64;
+/// Length of an HTTP/2 frame head.
+const FRAME_HEAD: usize = 9;
+
+/// What is known of the inbound side of a stream.
+#[derive(Debug)]
+pub(super) struct Watch {
+    opened: Instant,
+    last_millis: AtomicU64,
+    greeted: AtomicBool,
+    head: Mutex<Head>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Head {
+    bytes: Vec<u8>,
+    ended: bool,
+    error: Option<std::io::Error>,
+}
+
+/// What the first bytes of a peer say.
+#[derive(Debug)]
+pub(super) enum Greeting {
+    Http2,
+    Foreign(String),
+    Ended(Option<std::io::Error>),
+}
+
+impl Watch {
+    fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            last_millis: AtomicU64::new(0),
+            greeted: AtomicBool::new(false),
+            head: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// How long nothing has come in.
+    pub(super) fn silent(&self) -> Duration {
+        let last = Duration::from_millis(self.last_millis.load(Ordering::Relaxed));
+        self.opened.elapsed().saturating_sub(last)
+    }
+
+    /// Waits for the first frame head, or whatever else the peer says.
+    pub(super) async fn greeting(&self) -> Greeting {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(greeting) = self.look() {
+                return greeting;
+            }
+            changed.await;
+        }
+    }
+
+    fn look(&self) -> Option<Greeting> {
+        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        match classify(&head.bytes) {
+            Some(greeting) => Some(greeting),
+            None if head.ended => Some(Greeting::Ended(head.error.take())),
+            None => None,
+        }
+    }
+
+    fn note(&self, bytes: &[u8]) {
+        let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_millis.store(millis, Ordering::Relaxed);
+        if self.greeted.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = HEAD.saturating_sub(head.bytes.len());
+        head.bytes.extend(bytes.iter().take(room));
+        self.greeted.store(head.bytes.len() >= FRAME_HEAD, Ordering::Relaxed);
+        drop(head);
+        self.changed.notify_waiters();
+    }
+
+    fn end(&self, error: Option<std::io::Error>) {
+        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        head.ended = true;
+        head.error = head.error.take().or(error);
+        drop(head);
+        self.changed.notify_waiters();
+    }
+}
+
+fn classify(head: &[u8]) -> Option<Greeting> {
+    const SETTINGS: u8 = 4;
+    if head.starts_with(b"HTTP/1") {
+        return Some(Greeting::Foreign(
+            "it answers HTTP/1.1; is this a registry, a proxy or a Docker Engine (docker://)?".into(),
+        ));
+    }
+    if let [0x14..=0x17, 3, ..] = head {
+        return Some(Greeting::Foreign("it speaks TLS; give the client TLS settings (a CA)".into()));
+    }
+    if head.starts_with(b"SSH-") {
+        return Some(Greeting::Foreign("it is an SSH server; use ssh://".into()));
+    }
+    match head.get(..FRAME_HEAD) {
+        Some(&[_, _, _, SETTINGS, _, 0, 0, 0, 0]) => Some(Greeting::Http2),
+        Some(start) => {
+            let shown: String =
+                start.iter().flat_map(|byte| std::ascii::escape_default(*byte)).map(char::from).collect();
+            Some(Greeting::Foreign(format!("its first bytes are \"{shown}\", not HTTP/2")))
+        }
+        None => None,
+    }
+}
+
+/// The stream itself.
+#[derive(Debug)]
+pub(super) struct Watched<S> {
+    inner: S,
+    watch: Arc<Watch>,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(inner: S) -> (Self, Arc<Watch>) {
+        let watch = Arc::new(Watch::new());
+        (Self { inner, watch: watch.clone() }, watch)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let had_room = buf.remaining() > 0;
+        let result = ready!(Pin::new(&mut self.inner).poll_read(cx, buf));
+        match &result {
+            Ok(()) => match buf.filled().get(before..) {
+                Some(bytes) if !bytes.is_empty() => self.watch.note(bytes),
+                _ if had_room => self.watch.end(None),
+                _ => {}
+            },
+            Err(error) => self.watch.end(Some(copy(error))),
+        }
+        Poll::Ready(result)
+    }
+}
+
+/// I/O errors cannot be cloned; the inner error of a command or of TLS is what matters.
+fn copy(error: &std::io::Error) -> std::io::Error {
+    if let Some(inner) = error.get_ref() {
+        if let Some(ended) = inner.downcast_ref::<super::command::CommandEnded>() {
+            return std::io::Error::other(ended.clone());
+        }
+        if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
+            return std::io::Error::new(error.kind(), tls.clone());
+        }
+    }
+    match error.raw_os_error() {
+        Some(code) => std::io::Error::from_raw_os_error(code),
+        None => std::io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,269 @@
+//! What a daemon may ask of us while a build runs.
+//!
+//! A session is a gRPC server on this side of the link. It offers the services that the
+//! [`Attachable`]s of a build bring, answers health checks, and nothing else: a service that was
+//! not attached is answered `Unimplemented`.
+
+mod health;
+mod transport;
+
+pub(crate) use transport::{SessionEnd, open};
+
+use crate::error::LocalError;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tower::util::BoxCloneSyncService;
+
+/// Largest message that a session service should take: what a daemon may send.
+pub const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+/// Largest payload of one message that a session service should send.
+pub const MAX_CHUNK: usize = 3 * 1024 * 1024;
+
+/// Brings services to a session: credentials, secrets, files.
+///
+/// One value may be attached to many builds at once; each gets its own [`SessionContext`].
+pub trait Attachable: fmt::Debug + Send + Sync + 'static {
+    /// The services for one session. Called once before the session opens; must not block.
+    fn services(&self, session: &SessionContext) -> Vec<Service>;
+}
+
+impl<A: Attachable + ?Sized> Attachable for Arc<A> {
+    fn services(&self, session: &SessionContext) -> Vec<Service> {
+        (**self).services(session)
+    }
+}
+
+type Inner = BoxCloneSyncService<Request<Incoming>, Response<Body>, Infallible>;
+
+/// A gRPC service offered to the daemon.
+#[derive(Clone)]
+pub struct Service {
+    name: &'static str,
+    methods: &'static [&'static str],
+    inner: Inner,
+}
+
+impl Service {
+    /// A generated tonic server and the names of all its methods, for example
+    /// `Service::new(SecretsServer::new(x), &["GetSecret"])`.
+    pub fn new<S>(server: S, methods: &'static [&'static str]) -> Self
+    where
+        S: tower_service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+            + tonic::server::NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        Self { name: S::NAME, methods, inner: BoxCloneSyncService::new(server) }
+    }
+
+    /// Full name, for example `moby.buildkit.secrets.v1.Secrets`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Paths of the methods, as they are announced to the daemon.
+    pub fn paths(&self) -> impl Iterator<Item = String> + '_ {
+        self.methods.iter().map(|method| format!("/{}/{method}", self.name))
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service")
+            .field("name", &self.name)
+            .field("methods", &self.methods)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One session of one build, as its services see it. Cheap to clone.
+#[derive(Clone)]
+pub struct SessionContext(Arc<State>);
+
+struct State {
+    id: String,
+    opened: Instant,
+    closed: CancellationToken,
+    /// Milliseconds from `opened` to the last health check; 0 before the first.
+    health: AtomicU64,
+    failures: Mutex<Vec<LocalError>>,
+    suspicions: Mutex<Suspicions>,
+    scope: RegistryScope,
+}
+
+#[derive(Default)]
+struct Suspicions {
+    count: u64,
+    first: Vec<String>,
+}
+
+/// Failures and suspicions past this count are counted, not kept.
+const MAX_KEPT: usize = 32;
+
+/// Registries whose credentials a build may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RegistryScope {
+    /// Any host that credentials are known for. The default when a frontend decides what is pulled.
+    Any,
+    /// Only these hosts, as they stand in image references (`docker.io`, `ghcr.io`, `host:5000`).
+    /// The default when all sources are known from the definition.
+    Hosts(std::collections::BTreeSet<String>),
+}
+
+impl RegistryScope {
+    /// Whether credentials for `host` may be given. Docker Hub's names are one host.
+    pub fn allows(&self, host: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Hosts(hosts) => hosts.contains(hub(host)),
+        }
+    }
+}
+
+/// Docker Hub goes by several names.
+pub(crate) fn hub(host: &str) -> &str {
+    match host {
+        "registry-1.docker.io" | "index.docker.io" | "docker.io" => "docker.io",
+        other => other,
+    }
+}
+
+impl SessionContext {
+    pub(crate) fn new(id: String, scope: RegistryScope) -> Self {
+        Self(Arc::new(State {
+            id,
+            opened: Instant::now(),
+            closed: CancellationToken::new(),
+            health: AtomicU64::new(0),
+            failures: Mutex::default(),
+            suspicions: Mutex::default(),
+            scope,
+        }))
+    }
+
+    /// Id of the session: 25 characters.
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// Registries whose credentials this build may use.
+    pub fn registries(&self) -> &RegistryScope {
+        &self.0.scope
+    }
+
+    /// Is cancelled when the session ends: whatever a service started must end then.
+    pub fn closed(&self) -> &CancellationToken {
+        &self.0.closed
+    }
+
+    /// Keeps a failure on this side, so that the build's error can name the root cause instead of
+    /// what the daemon makes of it.
+    pub fn failed(&self, what: impl Into<String>, source: impl Into<crate::error::BoxError>) {
+        let mut failures = self.0.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.len() < MAX_KEPT {
+            failures.push(LocalError::new(what, source));
+        }
+    }
+
+    /// Notes that the daemon asked for something it was not offered.
+    pub fn suspicious(&self, what: impl Into<String>) {
+        let what = what.into();
+        tracing::warn!(session = %self.0.id, what = %what, "the daemon asked for something it was not offered");
+        let mut suspicions = self.0.suspicions.lock().unwrap_or_else(PoisonError::into_inner);
+        suspicions.count += 1;
+        if suspicions.first.len() < MAX_KEPT {
+            suspicions.first.push(what);
+        }
+    }
+
+    pub(crate) fn take_failures(&self) -> Vec<LocalError> {
+        std::mem::take(&mut *self.0.failures.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn suspicions(&self) -> (u64, Vec<String>) {
+        let suspicions = self.0.suspicions.lock().unwrap_or_else(PoisonError::into_inner);
+        (suspicions.count, suspicions.first.clone())
+    }
+
+    fn health_checked(&self) {
+        let millis = u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.health.store(millis.max(1), Ordering::Relaxed);
+    }
+
+    /// How long the daemon's health checks have stayed away; `None` before the first.
+    fn unchecked_for(&self) -> Option<Duration> {
+        match self.0.health.load(Ordering::Relaxed) {
+            0 => None,
+            millis => Some(self.0.opened.elapsed().saturating_sub(Duration::from_millis(millis))),
+        }
+    }
+
+    /// Waits until health checks that once came have stayed away for `limit`.
+    pub(crate) async fn health_lost(&self, limit: Duration) {
+        loop {
+            let silent = self.unchecked_for().unwrap_or_default();
+            match limit.checked_sub(silent) {
+                Some(left) if !left.is_zero() => {
+                    tokio::time::sleep(left.min(Duration::from_secs(3600))).await;
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+impl fmt::Debug for SessionContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionContext").field("id", &self.0.id).finish_non_exhaustive()
+    }
+}
+
+/// Sends each call to the service of its path.
+#[derive(Clone)]
+struct Router {
+    services: Arc<BTreeMap<&'static str, Service>>,
+    context: SessionContext,
+}
+
+impl Router {
+    fn new(services: Vec<Service>, context: SessionContext) -> Self {
+        let services = services.into_iter().map(|service| (service.name, service)).collect();
+        Self { services: Arc::new(services), context }
+    }
+}
+
+impl tower_service::Service<Request<Incoming>> for Router {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = futures::future::BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let name = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or_default();
+        match self.services.get(name) {
+            Some(service) => Box::pin(tower::ServiceExt::oneshot(service.inner.clone(), request)),
+            None => {
+                tracing::debug!(session = %self.context.id(), service = name, "not offered");
+                let status = tonic::Status::unimplemented("this session does not offer the service");
+                Box::pin(std::future::ready(Ok(status.into_http())))
+            }
+        }
+    }
+}
