@@ -192,6 +192,41 @@ impl Glob {
         Some(Self { states, tail: tail.into_iter().rev().collect() })
     }
 
+    /// A pattern for one name, where brackets mean what they say; `None` when it is not well formed.
+    pub(crate) fn of_name(pattern: &str) -> Option<Self> {
+        if !is_well_formed(pattern) {
+            return None;
+        }
+        let mut states = Vec::new();
+        let mut chars = pattern.chars().peekable();
+        let no_slash = || Item::Class(Class { negated: true, ranges: vec![('/', '/')] });
+        while let Some(c) = chars.next() {
+            let item = match c {
+                '*' | '?' => no_slash(),
+                '\\' => Item::Char(chars.next()?),
+                '[' => {
+                    let mut class = Class { negated: chars.next_if_eq(&'^').is_some(), ranges: Vec::new() };
+                    let member = |chars: &mut std::iter::Peekable<std::str::Chars<'_>>| match chars.next()? {
+                        '\\' => chars.next(),
+                        c => Some(c),
+                    };
+                    loop {
+                        if !class.ranges.is_empty() && chars.next_if_eq(&']').is_some() {
+                            break Item::Class(class);
+                        }
+                        let low = member(&mut chars)?;
+                        let high = if chars.next_if_eq(&'-').is_some() { member(&mut chars)? } else { low };
+                        class.ranges.push((low, high));
+                    }
+                }
+                other => Item::Char(other),
+            };
+            states.push(State { item, repeated: c == '*' });
+        }
+        states.push(State { item: Item::End, repeated: false });
+        Some(Self { states, tail: String::new() })
+    }
+
     pub(crate) fn matches(&self, path: &[u8]) -> bool {
         path.ends_with(self.tail.as_bytes()) && self.run(chars(path), Following::End)
     }

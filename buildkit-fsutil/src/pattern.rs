@@ -14,8 +14,8 @@
 
 use std::fmt;
 
-use crate::clean::clean;
 use crate::glob::Glob;
+use crate::path::clean;
 
 /// An ordered list of patterns, ready to be asked about paths.
 ///

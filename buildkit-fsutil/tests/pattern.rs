@@ -3,7 +3,7 @@
 use buildkit_fsutil::pattern::{MatchInfo, PatternError, PatternMatcher, read_ignore};
 
 fn matcher(patterns: &str) -> PatternMatcher {
-    PatternMatcher::new(patterns.split(' ')).unwrap()
+    PatternMatcher::new(patterns.split(' ')).expect("patterns of a test are good")
 }
 
 macro_rules! select {
