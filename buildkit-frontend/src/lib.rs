@@ -1,1 +1,39 @@
-//! The kit for custom BuildKit frontends: the gateway, its helpers, and a server for frontend images.
+//! The kit for custom BuildKit frontends.
+//!
+//! A frontend is a function from a [`Gateway`] to a [`BuildResult`]. It reads
+//! its options and contexts, solves graphs, and says what the image is. The
+//! same function runs in three places: in the caller's process, in a frontend
+//! image that `# syntax=` names, and in a unit test.
+
+mod bridge;
+mod caps;
+mod container;
+mod detail;
+mod error;
+mod forwarder;
+mod gateway;
+mod options;
+mod output;
+mod platform;
+mod process;
+mod reference;
+mod resolve;
+mod solve;
+mod stat;
+
+pub use bridge::{Bridge, Environment, Tree, Worker};
+pub use caps::Caps;
+pub use container::{Container, ContainerMount, NewContainer};
+pub use detail::{Detail, SolveFailure, SourceDetail};
+pub use error::{Code, Error, Result};
+pub use gateway::{Gateway, Warning};
+pub use options::Options;
+pub use output::{
+    Attestation, AttestationKind, BASE_IMAGE_CONFIG, BuildResult, IMAGE_CONFIG, PLATFORMS, SOURCE_DATE_EPOCH,
+    Subject, platform_id,
+};
+pub use process::{Event, Exit, Output, Process, Running, Stdin};
+pub use reference::Reference;
+pub use resolve::{ChecksumAlgorithm, ResolveImage, ResolveMode, ResolveSource, ResolvedImage};
+pub use solve::Solve;
+pub use stat::{FileKind, FileStat};

@@ -129,6 +129,11 @@ pub mod rpc {
     pub use crate::generated::google::rpc::Status;
 }
 
+/// Messages of protobuf itself that the others are made of.
+pub mod well_known {
+    pub use prost_types::{Any, FieldMask, Timestamp};
+}
+
 /// The collector of OpenTelemetry traces.
 pub mod trace {
     pub use crate::generated::opentelemetry::proto::collector::trace::v1::*;

@@ -1,0 +1,91 @@
+//! Wrapping one build in another: the same daemon, other options.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use buildkit_proto::{fsutil, gateway, pb};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use crate::bridge::{Bridge, Environment, Tree};
+use crate::error::Result;
+
+/// A bridge with an environment of its own.
+#[derive(Debug)]
+pub(crate) struct Overlay {
+    below: Arc<dyn Bridge>,
+    environment: Environment,
+}
+
+impl Overlay {
+    pub(crate) fn new(below: Arc<dyn Bridge>, environment: Environment) -> Self {
+        Self { below, environment }
+    }
+}
+
+#[async_trait]
+impl Bridge for Overlay {
+    fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    async fn resolve_source(
+        &self,
+        request: gateway::ResolveSourceMetaRequest,
+    ) -> Result<gateway::ResolveSourceMetaResponse> {
+        self.below.resolve_source(request).await
+    }
+
+    async fn solve(&self, request: gateway::SolveRequest) -> Result<gateway::Result> {
+        self.below.solve(request).await
+    }
+
+    async fn evaluate(&self, reference: &str) -> Result<()> {
+        self.below.evaluate(reference).await
+    }
+
+    async fn read_file(
+        &self,
+        tree: Tree<'_>,
+        path: &str,
+        range: Option<gateway::FileRange>,
+    ) -> Result<Bytes> {
+        self.below.read_file(tree, path, range).await
+    }
+
+    async fn read_dir(&self, tree: Tree<'_>, path: &str, include: &str) -> Result<Vec<fsutil::Stat>> {
+        self.below.read_dir(tree, path, include).await
+    }
+
+    async fn stat_file(&self, tree: Tree<'_>, path: &str) -> Result<fsutil::Stat> {
+        self.below.stat_file(tree, path).await
+    }
+
+    async fn inputs(&self) -> Result<BTreeMap<String, pb::Definition>> {
+        self.below.inputs().await
+    }
+
+    async fn warn(&self, request: gateway::WarnRequest) -> Result<()> {
+        self.below.warn(request).await
+    }
+
+    async fn new_container(&self, request: gateway::NewContainerRequest) -> Result<()> {
+        self.below.new_container(request).await
+    }
+
+    async fn release_container(&self, container: &str) -> Result<()> {
+        self.below.release_container(container).await
+    }
+
+    fn abandon_container(&self, container: String) {
+        self.below.abandon_container(container);
+    }
+
+    async fn exec(
+        &self,
+        input: BoxStream<'static, gateway::ExecMessage>,
+    ) -> Result<BoxStream<'static, Result<gateway::ExecMessage>>> {
+        self.below.exec(input).await
+    }
+}

@@ -1,0 +1,269 @@
+//! The handle a frontend builds with.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use buildkit_llb::Platform;
+use buildkit_proto::{gateway, pb};
+
+use crate::bridge::{Bridge, Environment, Worker};
+use crate::caps::{Caps, gateway as cap};
+use crate::container::{Container, NewContainer};
+use crate::error::{Code, Error, Result};
+use crate::options::Options;
+use crate::output::BuildResult;
+use crate::resolve::{ResolveImage, ResolveSource, ResolvedImage};
+use crate::solve::Solve;
+
+/// A running build, seen from a frontend: its options, and everything the
+/// daemon does for it.
+///
+/// Cloning is cheap, and clones are the same build. Dropping a call's future
+/// gives up on the call.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    bridge: Arc<dyn Bridge>,
+}
+
+impl Gateway {
+    /// The build that `bridge` serves.
+    pub fn new(bridge: impl Bridge) -> Self {
+        Self { bridge: Arc::new(bridge) }
+    }
+
+    /// The build that a shared `bridge` serves.
+    pub fn from_bridge(bridge: Arc<dyn Bridge>) -> Self {
+        Self { bridge }
+    }
+
+    /// What is below: for calls this type does not offer.
+    pub fn bridge(&self) -> &Arc<dyn Bridge> {
+        &self.bridge
+    }
+
+    /// The same build with other options, to call a nested `build` function.
+    #[must_use]
+    pub fn with_options(&self, options: Options) -> Self {
+        let environment = Environment { options, ..self.environment().clone() };
+        Self::new(crate::forwarder::Overlay::new(Arc::clone(&self.bridge), environment))
+    }
+
+    fn environment(&self) -> &Environment {
+        self.bridge.environment()
+    }
+
+    /// The options the frontend was called with.
+    pub fn options(&self) -> &Options {
+        &self.environment().options
+    }
+
+    /// The session that answers this build's callbacks.
+    pub fn session_id(&self) -> &str {
+        &self.environment().session_id
+    }
+
+    /// The daemon's product, for messages to the user; empty is BuildKit.
+    pub fn product(&self) -> &str {
+        &self.environment().product
+    }
+
+    /// The workers, the default one first.
+    pub fn workers(&self) -> &[Worker] {
+        &self.environment().workers
+    }
+
+    /// The platform that is built for when nobody asks for another one: the
+    /// default worker's own.
+    pub fn default_platform(&self) -> Platform {
+        let own = self.workers().first().and_then(|worker| worker.platforms.first());
+        own.cloned().unwrap_or_else(Platform::host).normalized()
+    }
+
+    /// What the gateway can do.
+    pub fn caps(&self) -> &Caps {
+        &self.environment().caps
+    }
+
+    /// What may be used in graphs.
+    pub fn llb_caps(&self) -> &Caps {
+        &self.environment().llb_caps
+    }
+
+    /// The graph the running frontend image came from, where the daemon tells
+    /// it; it can be given to [`Solve`] to read more of the image.
+    pub fn current_frontend(&self) -> Option<&pb::Definition> {
+        self.environment().frontend.as_ref()
+    }
+
+    /// Builds a graph, or calls another frontend.
+    ///
+    /// The result may still have to be built, unless the request says
+    /// [`evaluate`](Solve::evaluate).
+    ///
+    /// # Errors
+    /// When the daemon lacks a capability that the graph needs, or when the
+    /// build fails. See [`Error::vertex`], [`Error::exit_code`] and
+    /// [`Error::locations`].
+    pub async fn solve(&self, request: impl Into<Solve>) -> Result<BuildResult> {
+        let mut request = request.into().request;
+        if request.definition.is_some() && !request.frontend.is_empty() {
+            return Err(invalid("a request has either a graph or a frontend"));
+        }
+        self.check_caps(&request)?;
+        if !request.frontend.is_empty() {
+            self.hand_on_caches(&mut request);
+        }
+        request.allow_result_return = true;
+        request.allow_result_array_ref = true;
+        let evaluate = request.evaluate;
+        let evaluates = self.caps().contains(cap::SOLVE_EVALUATE);
+        request.evaluate &= evaluates;
+
+        let result = BuildResult::from_wire(&self.bridge, self.bridge.solve(request).await?);
+        if evaluate && !evaluates {
+            for (_, reference) in result.references() {
+                if let Some(reference) = reference {
+                    reference.evaluate().await?;
+                }
+            }
+        }
+        Ok(result)
+    }
+
+    fn check_caps(&self, request: &gateway::SolveRequest) -> Result<()> {
+        let product = self.product();
+        if let Some(definition) = &request.definition {
+            for (digest, metadata) in &definition.metadata {
+                for name in metadata.caps.iter().filter_map(|(name, needed)| needed.then_some(name)) {
+                    self.llb_caps().require(name, product).map_err(|error| {
+                        let name = metadata.description.get("llb.customname").unwrap_or(digest);
+                        Error::context(format!("cannot solve {name}"), error)
+                    })?;
+                }
+            }
+        }
+        if !request.cache_imports.is_empty() {
+            self.caps().require(cap::IMPORT_CACHES, product)?;
+        }
+        if !request.frontend_inputs.is_empty() {
+            self.caps().require(cap::INPUTS, product)?;
+        }
+        Ok(())
+    }
+
+    /// Nested frontends read the caches of the outermost one.
+    fn hand_on_caches(&self, request: &mut gateway::SolveRequest) {
+        for name in ["cache-imports", "cache-from"] {
+            if let Some(text) = self.options().get(name) {
+                request.frontend_opt.entry(name.into()).or_insert_with(|| text.into());
+            }
+        }
+    }
+
+    /// Resolves an image to its digest and config.
+    ///
+    /// # Errors
+    /// When there is no such image, or when a source policy denies it or
+    /// makes it something else than an image.
+    pub async fn resolve_image(&self, request: impl Into<ResolveImage>) -> Result<ResolvedImage> {
+        let source = request.into().into_source();
+        let asked = source.identifier().to_owned();
+        ResolvedImage::from_wire(&asked, self.resolve(source).await?)
+    }
+
+    /// Resolves a source of any kind: the commit of a git reference, the
+    /// checksum of a file, the attestations of an image.
+    ///
+    /// # Errors
+    /// When there is no such source, a policy denies it, or the daemon cannot
+    /// tell what was asked for.
+    pub async fn resolve_source(
+        &self,
+        request: impl Into<ResolveSource>,
+    ) -> Result<gateway::ResolveSourceMetaResponse> {
+        self.resolve(request.into()).await
+    }
+
+    async fn resolve(&self, source: ResolveSource) -> Result<gateway::ResolveSourceMetaResponse> {
+        let request = source.request;
+        let wants_checksum = request.http.as_ref().is_some_and(|http| http.checksum_request.is_some());
+        let wants_attestations = request
+            .image
+            .as_ref()
+            .is_some_and(|image| image.attestation_chain || !image.resolve_attestations.is_empty());
+        for (wanted, name) in
+            [(wants_checksum, cap::HTTP_CHECKSUM), (wants_attestations, cap::IMAGE_ATTESTATIONS)]
+        {
+            if wanted {
+                self.caps().require(name, self.product())?;
+            }
+        }
+        let response = self.bridge.resolve_source(request).await?;
+        if wants_checksum && response.http.as_ref().is_none_or(|http| http.checksum_response.is_none()) {
+            return Err(Error::new("the daemon was asked for a checksum but did not answer with one"));
+        }
+        Ok(response)
+    }
+
+    /// The graphs that were given to the frontend in place of contexts, by
+    /// name; none where the daemon does not know inputs.
+    pub async fn inputs(&self) -> Result<BTreeMap<String, pb::Definition>> {
+        if self.caps().contains(cap::INPUTS) { self.bridge.inputs().await } else { Ok(BTreeMap::new()) }
+    }
+
+    /// Shows a warning to the user; nothing happens where the daemon does not
+    /// know warnings.
+    pub async fn warn(&self, warning: Warning) -> Result<()> {
+        if !self.caps().contains(cap::WARNINGS) {
+            return Ok(());
+        }
+        if warning.info.is_none() && !warning.ranges.is_empty() {
+            return Err(invalid("a warning with ranges needs the file they are in"));
+        }
+        self.bridge
+            .warn(gateway::WarnRequest {
+                digest: warning.vertex,
+                level: warning.level.max(1),
+                short: warning.short.into(),
+                detail: warning.detail.into_iter().map(Into::into).collect(),
+                url: warning.url,
+                info: warning.info,
+                ranges: warning.ranges,
+            })
+            .await
+    }
+
+    /// Makes a container to run processes in. It is there until its handle is
+    /// dropped or the build ends.
+    ///
+    /// # Errors
+    /// When the daemon does not know containers, or when a mount cannot be
+    /// made.
+    pub async fn container(&self, request: NewContainer) -> Result<Container> {
+        Container::create(&self.bridge, request).await
+    }
+}
+
+/// A warning for the user.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Warning {
+    /// The digest of the vertex it is shown with. Displays drop warnings
+    /// about vertices they do not know.
+    pub vertex: String,
+    /// How important it is, from 1, the default.
+    pub level: i64,
+    /// The warning in a line.
+    pub short: String,
+    /// More lines.
+    pub detail: Vec<String>,
+    /// Where to read about it.
+    pub url: String,
+    /// The file it is about.
+    pub info: Option<pb::SourceInfo>,
+    /// The places in the file.
+    pub ranges: Vec<pb::Range>,
+}
+
+fn invalid(text: &str) -> Error {
+    Error::with_code(Code::InvalidArgument, text)
+}

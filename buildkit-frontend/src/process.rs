@@ -1,0 +1,342 @@
+//! Processes inside a container.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use buildkit_proto::gateway::exec_message::Input;
+use buildkit_proto::{gateway, pb};
+use bytes::{Bytes, BytesMut};
+use futures::channel::mpsc;
+use futures::stream::BoxStream;
+use futures::{SinkExt as _, StreamExt as _};
+
+use crate::bridge::Bridge;
+use crate::caps::gateway as cap;
+use crate::error::{Code, Error, Result};
+
+/// The most that [`Running::output`] collects.
+const MAX_OUTPUT: usize = 16 << 20;
+
+/// The largest piece of input sent in one message.
+const CHUNK: usize = 1 << 20;
+
+/// A process to start.
+#[derive(Debug, Clone, Default)]
+#[must_use = "a process is started by Container::start"]
+pub struct Process {
+    init: gateway::InitMessage,
+    meta: pb::Meta,
+}
+
+impl Process {
+    /// A process with these arguments, the program first.
+    pub fn new<T: Into<String>>(args: impl IntoIterator<Item = T>) -> Self {
+        let args = args.into_iter().map(Into::into).collect();
+        let meta = pb::Meta { args, cwd: "/".into(), ..pb::Meta::default() };
+        Self { init: gateway::InitMessage::default(), meta }
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.meta.env.push(format!("{name}={value}"));
+        self
+    }
+
+    /// Its working directory; `/` by default.
+    pub fn dir(mut self, path: impl Into<String>) -> Self {
+        self.meta.cwd = path.into();
+        self
+    }
+
+    /// Its user, by name or number; root by default.
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.meta.user = user.into();
+        self
+    }
+
+    /// Gives it a terminal. What it writes to its error output then arrives
+    /// as normal output.
+    pub fn tty(mut self) -> Self {
+        self.init.tty = true;
+        self
+    }
+
+    /// Gives it all capabilities and devices; needs the entitlement
+    /// `security.insecure`.
+    pub fn insecure(mut self) -> Self {
+        self.init.security = pb::SecurityMode::Insecure.into();
+        self
+    }
+
+    /// Sets an environment variable to a secret of the client.
+    pub fn secret_env(mut self, name: impl Into<String>, id: impl Into<String>) -> Self {
+        self.init.secretenv.push(pb::SecretEnv { id: id.into(), name: name.into(), optional: false });
+        self
+    }
+
+    /// The same process as a failed one: arguments, environment, directory
+    /// and user come from its op.
+    pub fn from_meta(meta: pb::Meta) -> Self {
+        Self { init: gateway::InitMessage::default(), meta }
+    }
+}
+
+/// A process that runs. Dropping it kills it.
+pub struct Running {
+    id: String,
+    input: mpsc::Sender<gateway::ExecMessage>,
+    output: BoxStream<'static, Result<gateway::ExecMessage>>,
+    early: VecDeque<Event>,
+    exit: Option<Exit>,
+    done: bool,
+    signals: Result<()>,
+}
+
+/// What a process does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// It wrote to its normal output.
+    Stdout(Bytes),
+    /// It wrote to its error output.
+    Stderr(Bytes),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// Its exit code; 0 is success.
+    pub code: u32,
+}
+
+impl Exit {
+    /// Whether the exit code is 0.
+    pub fn success(self) -> bool {
+        self.code == 0
+    }
+}
+
+/// What a process left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// How it ended.
+    pub exit: Exit,
+    /// What it wrote to its normal output.
+    pub stdout: Bytes,
+    /// What it wrote to its error output.
+    pub stderr: Bytes,
+}
+
+impl Running {
+    pub(crate) async fn start(
+        bridge: &Arc<dyn Bridge>,
+        container: &str,
+        id: String,
+        process: Process,
+    ) -> Result<Self> {
+        let environment = bridge.environment();
+        if !process.init.secretenv.is_empty() {
+            environment.caps.require(cap::EXEC_SECRET_ENV, &environment.product)?;
+        }
+        let signals = environment.caps.require(cap::EXEC_SIGNALS, &environment.product);
+        let name = process.meta.args.first().cloned().unwrap_or_default();
+        if name.is_empty() {
+            return Err(Error::with_code(Code::InvalidArgument, "a process needs a program to run"));
+        }
+        let init = gateway::InitMessage {
+            container_id: container.into(),
+            fds: if process.init.tty { vec![0, 1] } else { vec![0, 1, 2] },
+            meta: Some(process.meta),
+            ..process.init
+        };
+        let (mut input, messages) = mpsc::channel(1);
+        // The channel holds a message for each sender, so this cannot wait.
+        let first = gateway::ExecMessage { process_id: id.clone(), input: Some(Input::Init(init)) };
+        input.try_send(first).map_err(|_| ended())?;
+        let output = bridge.exec(messages.boxed()).await?;
+        let mut running =
+            Self { id, input, output, early: VecDeque::new(), exit: None, done: false, signals };
+        running
+            .wait_for_start()
+            .await
+            .map_err(|error| Error::context(format!("cannot start {name}"), error))?;
+        Ok(running)
+    }
+
+    async fn wait_for_start(&mut self) -> Result<()> {
+        loop {
+            match self.receive().await? {
+                Some(Input::Started(_)) => return Ok(()),
+                Some(other) => {
+                    if let Some(event) = self.take(other)? {
+                        self.early.push_back(event);
+                    }
+                }
+                None => return Err(ended()),
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Option<Input>> {
+        while !self.done {
+            match self.output.next().await {
+                None => self.done = true,
+                Some(Err(error)) => {
+                    self.done = true;
+                    return Err(error);
+                }
+                Some(Ok(message)) if message.process_id == self.id => {
+                    if let Some(input) = message.input {
+                        self.done = matches!(input, Input::Done(_));
+                        return Ok(Some(input));
+                    }
+                }
+                Some(Ok(_)) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn take(&mut self, input: Input) -> Result<Option<Event>> {
+        match input {
+            Input::File(file) if !file.data.is_empty() => {
+                return Ok(Some(if file.fd == 2 {
+                    Event::Stderr(file.data)
+                } else {
+                    Event::Stdout(file.data)
+                }));
+            }
+            Input::Exit(exit) => {
+                // 255 with an error means that the status could not be had.
+                if let Some(error) = exit.error.filter(|_| exit.code == 255) {
+                    self.done = true;
+                    return Err(Error::from_status(error));
+                }
+                self.exit = Some(Exit { code: exit.code });
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    /// What the process does next; `None` when it has ended and everything it
+    /// wrote was handed out.
+    ///
+    /// # Errors
+    /// When the connection or the process is lost.
+    pub async fn next(&mut self) -> Result<Option<Event>> {
+        if let Some(event) = self.early.pop_front() {
+            return Ok(Some(event));
+        }
+        while let Some(input) = self.receive().await? {
+            if let Some(event) = self.take(input)? {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for the end of the process; what it still writes is dropped.
+    pub async fn wait(&mut self) -> Result<Exit> {
+        while self.next().await?.is_some() {}
+        self.exit.ok_or_else(ended)
+    }
+
+    /// Waits for the end of the process and collects what it writes.
+    ///
+    /// # Errors
+    /// When it writes more than 16 MiB; read it with [`next`](Self::next)
+    /// then.
+    pub async fn output(&mut self) -> Result<Output> {
+        let (mut stdout, mut stderr) = (BytesMut::new(), BytesMut::new());
+        while let Some(event) = self.next().await? {
+            if stdout.len() + stderr.len() > MAX_OUTPUT {
+                return Err(Error::with_code(
+                    Code::ResourceExhausted,
+                    "the process wrote more than 16 MiB; read its output piece by piece",
+                ));
+            }
+            match event {
+                Event::Stdout(data) => stdout.extend_from_slice(&data),
+                Event::Stderr(data) => stderr.extend_from_slice(&data),
+            }
+        }
+        let exit = self.exit.ok_or_else(ended)?;
+        Ok(Output { exit, stdout: stdout.freeze(), stderr: stderr.freeze() })
+    }
+
+    /// A handle to the input, usable while the output is read elsewhere.
+    pub fn stdin(&self) -> Stdin {
+        Stdin { id: self.id.clone(), input: self.input.clone() }
+    }
+
+    /// Ends the input; shorthand for [`Stdin::close`] when nothing else waits
+    /// to be sent.
+    pub fn close_stdin(&mut self) {
+        let message = file_message(&self.id, Bytes::new(), true);
+        // Every clone of a sender has room for one message of its own.
+        let _ = self.input.clone().try_send(message);
+    }
+
+    /// Sends a signal, such as `TERM` or `KILL`, without the `SIG`.
+    pub async fn signal(&mut self, name: &str) -> Result<()> {
+        if let Err(error) = &self.signals {
+            return Err(Error::with_code(error.code(), error.message()));
+        }
+        let name = name.strip_prefix("SIG").unwrap_or(name).to_owned();
+        self.send(Input::Signal(gateway::SignalMessage { name })).await
+    }
+
+    /// Tells the process the size of its terminal.
+    pub async fn resize(&mut self, rows: u32, columns: u32) -> Result<()> {
+        self.send(Input::Resize(gateway::ResizeMessage { rows, cols: columns })).await
+    }
+
+    async fn send(&mut self, input: Input) -> Result<()> {
+        let message = gateway::ExecMessage { process_id: self.id.clone(), input: Some(input) };
+        self.input.send(message).await.map_err(|_| ended())
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("id", &self.id).field("exit", &self.exit).finish_non_exhaustive()
+    }
+}
+
+/// The input of a process.
+#[derive(Debug, Clone)]
+pub struct Stdin {
+    id: String,
+    input: mpsc::Sender<gateway::ExecMessage>,
+}
+
+impl Stdin {
+    /// Writes to the process; waits while it does not read.
+    ///
+    /// # Errors
+    /// When the process has ended.
+    pub async fn write(&mut self, data: impl Into<Bytes>) -> Result<()> {
+        let mut data = data.into();
+        while !data.is_empty() {
+            let piece = data.split_to(data.len().min(CHUNK));
+            self.input.send(file_message(&self.id, piece, false)).await.map_err(|_| ended())?;
+        }
+        Ok(())
+    }
+
+    /// Ends the input.
+    pub async fn close(mut self) -> Result<()> {
+        self.input.send(file_message(&self.id, Bytes::new(), true)).await.map_err(|_| ended())
+    }
+}
+
+fn file_message(id: &str, data: Bytes, eof: bool) -> gateway::ExecMessage {
+    let file = gateway::FdMessage { fd: 0, eof, data };
+    gateway::ExecMessage { process_id: id.into(), input: Some(Input::File(file)) }
+}
+
+fn ended() -> Error {
+    Error::with_code(Code::Aborted, "the process has ended")
+}
