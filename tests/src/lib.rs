@@ -1,1 +1,4 @@
 //! Support for the tests of the workspace: a real BuildKit, a scripted one, registries, case loaders.
+
+pub mod daemon;
+pub mod fake;
