@@ -7,6 +7,8 @@
 mod buildkit;
 mod codegen;
 mod fail;
+mod test;
+mod tidy;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -27,12 +29,18 @@ enum Command {
     /// A real BuildKit with its registries, for tests and for trying things out (needs root)
     #[command(subcommand)]
     Buildkit(buildkit::Command),
+    /// Provision a BuildKit, then check format, lints, rules and documentation, and run all tests
+    Test(test::Options),
+    /// Check the rules of the repository that a compiler does not know
+    Tidy,
 }
 
 fn main() -> std::process::ExitCode {
     let outcome = match Cli::parse().command {
         Command::Codegen => codegen::run(),
         Command::Buildkit(command) => buildkit::run(&command),
+        Command::Test(options) => test::run(&options),
+        Command::Tidy => tidy::run(),
     };
     report(outcome)
 }

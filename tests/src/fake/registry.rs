@@ -190,8 +190,8 @@ async fn response(mut answer: Answer) -> Response<Body> {
     let whole = |body: Bytes| Full::new(body).map_err(|never: Infallible| match never {}).boxed();
     let (status, headers, length, body) = match answer {
         Answer::Plain(status, headers, body) => (status, headers, body.len(), whole(body)),
-        Answer::Truncated(body, sent) => (StatusCode::OK, vec![], body.len(), part(body, sent, false)),
-        Answer::Stalled(body, sent) => (StatusCode::OK, vec![], body.len(), part(body, sent, true)),
+        Answer::Truncated(body, sent) => (StatusCode::OK, vec![], body.len(), part(&body, sent, false)),
+        Answer::Stalled(body, sent) => (StatusCode::OK, vec![], body.len(), part(&body, sent, true)),
         Answer::Silence | Answer::Late(..) => std::future::pending().await,
     };
     let mut response = Response::builder().status(status).header("content-length", length);
@@ -202,7 +202,7 @@ async fn response(mut answer: Answer) -> Response<Body> {
 }
 
 /// The first bytes of a body, and then either silence or an error that closes the connection.
-fn part(body: Bytes, sent: usize, stall: bool) -> Body {
+fn part(body: &Bytes, sent: usize, stall: bool) -> Body {
     use futures::StreamExt as _;
     let first = futures::stream::iter([Ok(Frame::data(body.slice(..sent.min(body.len()))))]);
     let rest = futures::stream::once(async move {

@@ -84,7 +84,7 @@ impl Session {
     /// # Errors
     /// What the client answers.
     pub async fn credentials(&self, host: &str) -> Result<CredentialsResponse, Status> {
-        let request = CredentialsRequest { host: host.to_owned(), ..Default::default() };
+        let request = CredentialsRequest { host: host.to_owned() };
         Ok(AuthClient::new(self.channel()).credentials(request).await?.into_inner())
     }
 
@@ -94,7 +94,7 @@ impl Session {
     /// What the client answers.
     pub async fn secret(&self, id: &str) -> Result<Bytes, Status> {
         let request = GetSecretRequest { id: id.to_owned(), ..Default::default() };
-        Ok(SecretsClient::new(self.channel()).get_secret(request).await?.into_inner().data.into())
+        Ok(SecretsClient::new(self.channel()).get_secret(request).await?.into_inner().data)
     }
 
     /// Fetches a local source whole, as the real daemon would.

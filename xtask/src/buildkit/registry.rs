@@ -16,7 +16,8 @@ use crate::fail::{Context as _, Result};
 use crate::workspace::output;
 
 const USER: &str = "builder";
-const PASSWORD: &str = "only-on-loopback-7f3a";
+/// What no output of the tests may ever hold.
+pub(crate) const PASSWORD: &str = "only-on-loopback-7f3a";
 /// The line of an htpasswd file for the user and password above.
 const HTPASSWD: &str = "builder:$2y$05$HWupUsTcPY5x6qkh.aAnmOKn7ZI9k5dpqp2fx11PwbWJwzsM3a0hi\n";
 
