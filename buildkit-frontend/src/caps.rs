@@ -25,6 +25,11 @@ impl Caps {
         }))
     }
 
+    /// All capabilities of a gateway that current daemons announce.
+    pub fn current_gateway() -> Self {
+        Self::enabled(gateway::ALL.iter().copied())
+    }
+
     /// Whether the capability may be used.
     pub fn contains(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(|cap| cap.enabled)
@@ -61,6 +66,45 @@ impl Caps {
     }
 }
 
+/// What daemons can do that do not say what they can do.
+#[cfg(feature = "grpc")]
+pub(crate) mod legacy {
+    pub(crate) const GATEWAY: &[&str] = &["solve.base", "solve.inlinereturn", "resolveimage", "readfile"];
+
+    pub(crate) const LLB: &[&str] = &[
+        "source.image",
+        "source.local",
+        "source.local.unique",
+        "source.local.sessionid",
+        "source.local.includepatterns",
+        "source.local.followpaths",
+        "source.local.excludepatterns",
+        "source.local.sharedkeyhint",
+        "source.git",
+        "source.git.keepgitdir",
+        "source.git.fullurl",
+        "source.http",
+        "source.http.checksum",
+        "source.http.perm",
+        // Misspelt in the contract.
+        "soruce.http.uidgid",
+        "source.buildop.llbfilename",
+        "exec.meta.base",
+        "exec.meta.proxyenv",
+        "exec.mount.bind",
+        "exec.mount.cache",
+        "exec.mount.cache.sharing",
+        "exec.mount.selector",
+        "exec.mount.tmpfs",
+        "exec.mount.secret",
+        "constraints",
+        "platform",
+        "meta.ignorecache",
+        "meta.description",
+        "meta.exportcache",
+    ];
+}
+
 /// Capabilities of the gateway that this crate asks about.
 pub(crate) mod gateway {
     pub(crate) const RESOLVE_SOURCE: &str = "source.metaresolver";
@@ -81,9 +125,6 @@ pub(crate) mod gateway {
     pub(crate) const ATTESTATIONS: &str = "reference.attestations";
     pub(crate) const IMAGE_ATTESTATIONS: &str = "source.metaresolver.image.attestations";
     pub(crate) const HTTP_CHECKSUM: &str = "source.metaresolver.http.checksumrequest";
-
-    /// What daemons can do that do not say what they can do.
-    pub(crate) const LEGACY: &[&str] = &["solve.base", "solve.inlinereturn", "resolveimage", "readfile"];
 
     /// All that current daemons announce.
     pub(crate) const ALL: &[&str] = &[

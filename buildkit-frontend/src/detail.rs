@@ -84,9 +84,7 @@ impl Detail {
     fn read(any: &Any) -> Option<Self> {
         let name = any.type_url.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
         let json = &any.value[..];
-        // Daemons load the errdefs types from more than one Go module path,
-        // so only the last two parts of the name count.
-        Some(match name.rsplit('/').next()? {
+        Some(match name {
             "errdefs.Source" => Self::Source(Box::new(parse::<json::Source>(json)?.into())),
             "errdefs.Vertex" => Self::Vertex(parse::<json::Vertex>(json)?.digest),
             "errdefs.Solve" => Self::Solve(Box::new(parse::<json::Solve>(json)?.into())),

@@ -12,12 +12,17 @@ mod detail;
 mod error;
 mod forwarder;
 mod gateway;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod options;
 mod output;
 mod platform;
 mod process;
 mod reference;
 mod resolve;
+mod run;
+#[cfg(feature = "grpc")]
+mod serve;
 mod solve;
 mod stat;
 
@@ -27,6 +32,8 @@ pub use container::{Container, ContainerMount, NewContainer};
 pub use detail::{Detail, SolveFailure, SourceDetail};
 pub use error::{Code, Error, Result};
 pub use gateway::{Gateway, Warning};
+#[cfg(feature = "grpc")]
+pub use grpc::{GrpcBridge, Transport};
 pub use options::Options;
 pub use output::{
     Attestation, AttestationKind, BASE_IMAGE_CONFIG, BuildResult, IMAGE_CONFIG, PLATFORMS, SOURCE_DATE_EPOCH,
@@ -35,5 +42,8 @@ pub use output::{
 pub use process::{Event, Exit, Output, Process, Running, Stdin};
 pub use reference::Reference;
 pub use resolve::{ChecksumAlgorithm, ResolveImage, ResolveMode, ResolveSource, ResolvedImage};
+pub use run::run;
+#[cfg(feature = "grpc")]
+pub use serve::serve;
 pub use solve::Solve;
 pub use stat::{FileKind, FileStat};

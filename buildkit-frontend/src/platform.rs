@@ -13,6 +13,7 @@ pub(crate) fn to_wire(platform: &Platform) -> pb::Platform {
     }
 }
 
+#[cfg(feature = "grpc")]
 pub(crate) fn from_wire(wire: pb::Platform) -> Platform {
     let mut platform = Platform::new(wire.os, wire.architecture).with_variant(wire.variant);
     platform.os_version = wire.os_version.into();
