@@ -3,15 +3,22 @@
 //! - [`pattern`]: the language of `.dockerignore` files and of include and exclude lists.
 //! - [`source`]: trees that can be sent; [`directory`] and [`memory`] are two kinds.
 //! - [`filter`], [`follow_links`] and [`walk`]: which entries are sent, and in which order.
+//! - with the feature `transfer`: [`send`](send::send) a tree.
 
 mod beneath;
 pub mod directory;
+#[cfg(feature = "transfer")]
+pub mod error;
 pub mod filter;
 mod follow_links;
 mod glob;
 pub mod memory;
+#[cfg(feature = "transfer")]
+pub mod packets;
 mod path;
 pub mod pattern;
+#[cfg(feature = "transfer")]
+pub mod send;
 pub mod source;
 pub mod stat;
 mod tree;
