@@ -35,6 +35,8 @@ pub use display::{Display, InvalidMode, Mode, auto, plain, quiet, rawjson, tty};
 pub use event::{Event, SolveStatus, Vertex, VertexLog, VertexStatus, VertexWarning};
 use queue::Queue;
 pub use report::{Reporter, Step};
+pub(crate) use sanitize::line as one_line;
+pub(crate) use text::hex;
 
 /// Bytes of events a slow consumer may be behind before the oldest log lines are dropped.
 const DEFAULT_BUFFER: usize = 16 << 20;
