@@ -21,7 +21,7 @@
 //! ```
 
 use std::error::Error as StdError;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::session::auth::{CredentialError, CredentialProvider, CredentialRequest, Credentials, Explanation};
+use crate::session::auth::{
+    CredentialError, CredentialProvider, CredentialRequest, Credentials, Explanation,
+};
 
 mod file;
 mod helper;

@@ -4,19 +4,21 @@
 //! [`Attachable`]s of a build bring, answers health checks, and nothing else: a service that was
 //! not attached is answered `Unimplemented`.
 
+pub mod auth;
 mod health;
 mod transport;
 
 pub(crate) use transport::{SessionEnd, open};
 
 use crate::error::LocalError;
+use crate::progress::{Progress, Reporter, Step};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -102,6 +104,7 @@ struct State {
     failures: Mutex<Vec<LocalError>>,
     suspicions: Mutex<Suspicions>,
     scope: RegistryScope,
+    progress: OnceLock<Reporter>,
 }
 
 #[derive(Default)]
@@ -152,7 +155,26 @@ impl SessionContext {
             failures: Mutex::default(),
             suspicions: Mutex::default(),
             scope,
+            progress: OnceLock::new(),
         }))
+    }
+
+    /// Where steps of the client's own are shown. Set once, before the session opens.
+    pub(crate) fn show_on(&self, progress: Reporter) {
+        let _ = self.0.progress.set(progress);
+    }
+
+    /// Shows a step of the client's own in the progress of the build, such as a token being fetched.
+    pub fn step(&self, name: impl Into<String>) -> Step {
+        match self.0.progress.get() {
+            Some(progress) => progress.step(name),
+            None => Progress::none().start().step(name),
+        }
+    }
+
+    /// Shows something that was done, as a finished step.
+    pub fn note(&self, name: impl Into<String>) {
+        self.step(name).done();
     }
 
     /// Id of the session: 25 characters.

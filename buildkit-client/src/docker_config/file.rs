@@ -9,7 +9,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
-use crate::session::auth::{Credentials, canonical_host};
+use crate::session::{auth::Credentials, hub};
 
 /// What such a file says about credentials; the rest of it is ignored.
 #[derive(Debug, Default, Deserialize)]
@@ -93,14 +93,14 @@ impl File {
         let mut narrower = Vec::new();
         for (key, entry) in &self.auths {
             let (key_host, path) = split(key);
-            if canonical_host(key_host) != host {
+            if hub(key_host) != host {
                 continue;
             }
             let covers = match (path, repository) {
                 ("", _) => true,
-                (path, Some(repository)) => repository
-                    .strip_prefix(path)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+                (path, Some(repository)) => {
+                    repository.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                }
                 (_, None) => false,
             };
             if !covers {
@@ -123,7 +123,7 @@ impl File {
 
     /// The helper for a registry: its own, else the store for all.
     pub(super) fn helper(&self, host: &str) -> Option<(&str, &'static str)> {
-        let own = self.cred_helpers.iter().find(|(key, _)| canonical_host(split(key).0) == host);
+        let own = self.cred_helpers.iter().find(|(key, _)| hub(split(key).0) == host);
         let store = (!self.creds_store.is_empty()).then_some((self.creds_store.as_str(), "credsStore"));
         own.map(|(_, helper)| (helper.as_str(), "credHelpers")).filter(|(name, _)| !name.is_empty()).or(store)
     }
@@ -197,7 +197,8 @@ mod tests {
             ("gcr.io", "gcr.io.evil.com", false),
             ("evil-gcr.io", "gcr.io", false),
         ] {
-            let file = File::parse(format!(r#"{{"auths":{{"{key}":{{"auth":"YW5uOnB3"}}}}}}"#).as_bytes()).unwrap();
+            let file =
+                File::parse(format!(r#"{{"auths":{{"{key}":{{"auth":"YW5uOnB3"}}}}}}"#).as_bytes()).unwrap();
             assert_eq!(user(&file, host, None).is_some(), found, "{key} for {host}");
         }
     }
@@ -260,7 +261,11 @@ mod tests {
 
     #[test]
     fn a_parse_error_quotes_nothing() {
-        for json in [r#"{"auths":{"h":"hunter2"}}"#, r#"{"auths": hunter2"#, r#"{"auths":{"h":{"auth":["hunter2"]}}}"#] {
+        for json in [
+            r#"{"auths":{"h":"hunter2"}}"#,
+            r#"{"auths": hunter2"#,
+            r#"{"auths":{"h":{"auth":["hunter2"]}}}"#,
+        ] {
             let reason = reason(&File::parse(json.as_bytes()).unwrap_err());
             assert!(!reason.contains("hunter2") && reason.contains("line 1"), "{reason}");
         }

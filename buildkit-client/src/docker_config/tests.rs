@@ -84,7 +84,11 @@ fn a_configuration_that_is_not_there_is_empty_and_a_broken_one_says_where() {
 #[tokio::test]
 async fn helpers_come_before_the_file() {
     let dir = tempfile::tempdir().unwrap();
-    helper(dir.path(), "own", r#"read -r s; echo "{\"ServerURL\":\"x\",\"Username\":\"own\",\"Secret\":\"$s\"}""#);
+    helper(
+        dir.path(),
+        "own",
+        r#"read -r s; echo "{\"ServerURL\":\"x\",\"Username\":\"own\",\"Secret\":\"$s\"}""#,
+    );
     helper(dir.path(), "all", r#"echo '{"Username":"<token>","Secret":"refresh"}'"#);
     helper(dir.path(), "none", "echo credentials not found in native keychain; exit 1");
     let config = with_path(
@@ -98,7 +102,10 @@ async fn helpers_come_before_the_file() {
     assert_eq!(pair(&config, "b").await, some("", "refresh"), "an identity token");
     assert_eq!(pair(&config, "c").await, some("file", "c"), "the helper has none");
     let explained = config.explain("a", None).await.to_string();
-    assert_eq!(explained, "a: credentials from docker-credential-own (credHelpers in the given configuration)");
+    assert_eq!(
+        explained,
+        "a: credentials from docker-credential-own (credHelpers in the given configuration)"
+    );
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::secret::Secret;
+use crate::session::hub;
 
 /// Credentials for a registry.
 #[derive(Clone, Debug)]
@@ -109,7 +110,7 @@ pub struct CredentialRequest {
 impl CredentialRequest {
     /// A request for a host.
     pub fn new(host: impl Into<String>) -> Self {
-        Self { host: canonical_host(&host.into()).to_owned(), scopes: Vec::new() }
+        Self { host: hub(&host.into()).to_owned(), scopes: Vec::new() }
     }
 
     /// The repository that decides: the one that is written to, else the first.
@@ -178,7 +179,7 @@ impl<T: CredentialProvider + ?Sized> CredentialProvider for Arc<T> {
 #[async_trait]
 impl CredentialProvider for BTreeMap<String, Credentials> {
     async fn credentials(&self, request: &CredentialRequest) -> Result<Option<Credentials>, CredentialError> {
-        let found = self.iter().find(|(host, _)| canonical_host(host) == request.host);
+        let found = self.iter().find(|(host, _)| hub(host) == request.host);
         Ok(found.map(|(_, credentials)| credentials.clone()))
     }
 }
@@ -257,14 +258,6 @@ impl fmt::Display for Explanation {
             None => write!(f, "{}: no credentials", self.host)?,
         }
         self.tried.iter().try_for_each(|text| write!(f, "\n  {text}"))
-    }
-}
-
-/// The one name of a registry that has several.
-pub(crate) fn canonical_host(host: &str) -> &str {
-    match host {
-        "registry-1.docker.io" | "index.docker.io" | "docker.io" | "https://index.docker.io/v1/" => "docker.io",
-        host => host,
     }
 }
 
