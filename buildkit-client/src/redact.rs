@@ -97,16 +97,11 @@ fn urls(mut line: &str, out: &mut String) {
 fn span(rest: &str) -> Cow<'_, str> {
     let authority = authority(rest);
     let host = authority.rsplit('@').next().unwrap_or_default();
-    let (mask, tail) = if is_host(host) {
-        if host.len() == authority.len() {
-            ("", rest)
-        } else {
-            (MASK, &rest[authority.len() - host.len() - 1..])
-        }
-    } else if let Some(last) = rest.rfind('@') {
-        (MASK, &rest[last..])
-    } else {
-        (MASK, &rest[authority.len()..])
+    let (mask, tail) = match rest.rfind('@') {
+        _ if is_host(host) && host.len() == authority.len() => ("", rest),
+        // There are credentials, and with an odd character in them they may go on behind the first `/`.
+        Some(last) => (MASK, &rest[last..]),
+        None => (MASK, &rest[authority.len()..]),
     };
     let Some(query) = tail.find(['?', '#']) else {
         return if mask.is_empty() { Cow::Borrowed(rest) } else { Cow::Owned(format!("{mask}{tail}")) };
@@ -220,13 +215,11 @@ mod tests {
             // Whatever stands around it, and however odd it is.
             let secret = format!("CANARY{junk}CANARY");
             let whole = format!("{scheme}://{user}:{secret}@{host}/{after}");
-            let port = secret.bytes().take_while(u8::is_ascii_digit).count();
-            prop_assume!(port == 0);
             prop_assert!(!url(&whole).contains("CANARY"), "{}", url(&whole));
-            // In a text a user name ends where a URL does.
-            prop_assume!(!user.contains([' ', '"', '\'', '`', '<', '>']));
+            // In a text credentials end where a URL does.
             let line = format!("{before} {whole}");
-            prop_assert!(!text(&line).contains("CANARY"), "{}", text(&line));
+            let odd = format!("{user}{junk}").contains([' ', '"', '\'', '`', '<', '>']);
+            prop_assert!(odd || !text(&line).contains("CANARY"), "{}", text(&line));
         }
 
         #[test]
