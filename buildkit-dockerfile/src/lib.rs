@@ -6,6 +6,7 @@ pub mod expand;
 pub mod instructions;
 pub mod lint;
 pub mod parser;
+mod suggest;
 
 pub use self::dockerfile::Dockerfile;
 pub use self::error::{Error, ErrorKind, Result};

@@ -1,6 +1,9 @@
 //! ADD.
 
-use super::Sources;
+use super::flags::{Flags, Known, Type};
+use super::parse::Request;
+use super::{Sources, sources};
+use crate::Result;
 
 /// ADD.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,4 +24,30 @@ pub struct Add {
     pub unpack: Option<bool>,
     /// `--exclude` patterns, not expanded.
     pub exclude: Vec<String>,
+}
+
+const FLAGS: &Known = &[
+    ("chown", Type::Text),
+    ("chmod", Type::Text),
+    ("link", Type::Bool),
+    ("keep-git-dir", Type::Bool),
+    ("checksum", Type::Text),
+    ("unpack", Type::Bool),
+    ("exclude", Type::List),
+];
+
+pub(super) fn parse(mut request: Request) -> Result<Add> {
+    sources::check_count(&request)?;
+    let words = std::mem::take(&mut request.flags);
+    let flags = Flags::parse(&request.keyword, &words, FLAGS)?;
+    Ok(Add {
+        sources: Sources::parse(request)?,
+        chown: flags.text("chown"),
+        chmod: flags.text("chmod"),
+        checksum: flags.text("checksum"),
+        link: flags.bool("link") == Some(true),
+        keep_git_dir: flags.bool("keep-git-dir"),
+        unpack: flags.bool("unpack"),
+        exclude: flags.list("exclude").map(str::to_owned).collect(),
+    })
 }

@@ -1,6 +1,9 @@
 //! COPY.
 
-use super::Sources;
+use super::flags::{Flags, Known, Type};
+use super::parse::Request;
+use super::{Sources, sources};
+use crate::Result;
 
 /// COPY.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,4 +22,28 @@ pub struct Copy {
     pub parents: bool,
     /// `--exclude` patterns, not expanded.
     pub exclude: Vec<String>,
+}
+
+const FLAGS: &Known = &[
+    ("chown", Type::Text),
+    ("from", Type::Text),
+    ("chmod", Type::Text),
+    ("link", Type::Bool),
+    ("parents", Type::Bool),
+    ("exclude", Type::List),
+];
+
+pub(super) fn parse(mut request: Request) -> Result<Copy> {
+    sources::check_count(&request)?;
+    let words = std::mem::take(&mut request.flags);
+    let flags = Flags::parse(&request.keyword, &words, FLAGS)?;
+    Ok(Copy {
+        sources: Sources::parse(request)?,
+        from: flags.text("from"),
+        chown: flags.text("chown"),
+        chmod: flags.text("chmod"),
+        link: flags.bool("link") == Some(true),
+        parents: flags.bool("parents") == Some(true),
+        exclude: flags.list("exclude").map(str::to_owned).collect(),
+    })
 }

@@ -1,1 +1,83 @@
-//! csv
+//! One line of comma separated values, as `--mount` and `--device` have.
+
+use super::fail;
+use crate::Result;
+
+/// The fields of `line`. A field in quotes may hold commas, and quotes written twice.
+///
+/// # Errors
+///
+/// An empty line; quotes inside a field without quotes; text behind a closing quote, or none at all.
+pub(super) fn fields(line: &str) -> Result<Vec<String>> {
+    if line.is_empty() {
+        return Err(fail("the value is empty".to_owned()));
+    }
+    let mut fields = Vec::new();
+    let mut rest = line;
+    loop {
+        let after = if let Some(quoted) = rest.strip_prefix('"') {
+            let (field, after) = quoted_field(quoted).ok_or_else(|| {
+                fail(format!("a quoted field of {line:?} does not end with a quote and a comma"))
+            })?;
+            fields.push(field);
+            after
+        } else {
+            let len = rest.find(',').unwrap_or(rest.len());
+            let (field, after) = rest.split_at_checked(len).unwrap_or((rest, ""));
+            if field.contains('"') {
+                return Err(fail(format!("the field {field:?} has a quote inside; quote the whole field")));
+            }
+            fields.push(field.to_owned());
+            after
+        };
+        match after.strip_prefix(',') {
+            Some(next) => rest = next,
+            None => return Ok(fields),
+        }
+    }
+}
+
+/// The field that starts behind an opening quote, and what follows its closing one: a comma or nothing.
+fn quoted_field(mut rest: &str) -> Option<(String, &str)> {
+    let mut field = String::new();
+    loop {
+        let (text, after) = rest.split_once('"')?;
+        field.push_str(text);
+        match after.strip_prefix('"') {
+            Some(more) => {
+                field.push('"');
+                rest = more;
+            }
+            None => return (after.is_empty() || after.starts_with(',')).then_some((field, after)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fields;
+
+    #[test]
+    fn fields_are_split() {
+        for (line, want) in [
+            ("a", Some(&["a"][..])),
+            ("a,,b=c", Some(&["a", "", "b=c"])),
+            ("a,", Some(&["a", ""])),
+            ("\"a,b\",c", Some(&["a,b", "c"])),
+            ("\"a\"\"b\"", Some(&["a\"b"])),
+            ("\"\"", Some(&[""])),
+            ("", None),
+            ("a\"b", None),
+            ("\"a", None),
+            ("\"a\"b", None),
+            ("a,\"", None),
+        ] {
+            let got = fields(line).ok();
+            assert_eq!(
+                got.as_deref(),
+                want.map(|w| w.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()).as_deref(),
+                "{line}"
+            );
+        }
+    }
+}

@@ -1,7 +1,10 @@
 //! FROM: the start of a stage.
 
-use super::{Instruction, description};
-use crate::lint::Site;
+use super::flags::{Flags, Known, Type};
+use super::parse::Request;
+use super::{Instruction, description, fail};
+use crate::Result;
+use crate::lint::{Linter, Site};
 use crate::parser::{Lines, Span};
 
 /// A stage: its FROM and the instructions after it.
@@ -40,4 +43,55 @@ impl Stage {
     pub fn describe(&self) -> Option<&str> {
         description(&self.comments, self.name.as_deref()?)
     }
+}
+
+/// What a FROM says.
+pub(super) struct From {
+    pub(super) base: String,
+    pub(super) platform: Option<String>,
+    pub(super) name: Option<String>,
+    pub(super) written_name: Option<String>,
+}
+
+const FLAGS: &Known = &[("platform", Type::Text)];
+
+pub(super) fn parse(keyword: &str, request: Request, site: Site<'_>, linter: &mut Linter) -> Result<From> {
+    let Request { keyword: upper, flags, args, .. } = request;
+    let (words, _) = Request::words(args);
+    let mut words = words.into_iter();
+    let (base, r#as, written_name, more) = (words.next(), words.next(), words.next(), words.next());
+    let (Some(base), None) = (base, more) else { return Err(count()) };
+    let (name, written_name) = match (r#as, written_name) {
+        (None, _) => (None, None),
+        (Some(r#as), Some(written)) if r#as.eq_ignore_ascii_case("as") => {
+            linter.stage_name_casing(site, &written);
+            linter.from_as_casing(site, keyword, &r#as);
+            (Some(stage_name(&written)?), Some(written))
+        }
+        _ => return Err(count()),
+    };
+    let flags = Flags::parse(&upper, &flags, FLAGS)?;
+    if let Some(name) = &name {
+        linter.invalid_definition_description(site, "FROM", [name.as_str()].into_iter());
+    }
+    Ok(From { base, platform: flags.text("platform"), name, written_name })
+}
+
+fn count() -> crate::Error {
+    fail("FROM takes an image, or an image and a name: FROM image AS name".to_owned())
+}
+
+/// The name of a stage in lower case.
+fn stage_name(written: &str) -> Result<String> {
+    let name = written.to_lowercase();
+    let mut bytes = name.bytes();
+    let letter = bytes.next().is_some_and(|b| b.is_ascii_lowercase());
+    if letter
+        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))
+    {
+        return Ok(name);
+    }
+    Err(fail(format!(
+        "{written:?} cannot name a stage; a name is a letter, then letters, digits, \"-\", \"_\" and \".\""
+    )))
 }

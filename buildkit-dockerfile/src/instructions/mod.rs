@@ -10,15 +10,16 @@ mod command_line;
 mod copy;
 mod csv;
 mod device;
-mod env;
+mod duration;
 mod expose;
 mod flags;
 mod from;
 mod healthcheck;
 mod mount;
 mod onbuild;
+mod pairs;
+mod parse;
 mod run;
-mod scalar;
 mod shell;
 mod size;
 mod sources;
@@ -26,6 +27,7 @@ mod volume;
 
 use crate::lint::Site;
 use crate::parser::{Lines, Span};
+use crate::{Error, ErrorKind};
 
 pub use self::add::Add;
 pub use self::arg::{Arg, BuildArg};
@@ -35,6 +37,8 @@ pub use self::device::{Device, RunDevice};
 pub use self::from::Stage;
 pub use self::healthcheck::Healthcheck;
 pub use self::mount::{Mount, MountKind, RunMount, Sharing};
+pub use self::parse::parse_trigger;
+pub(crate) use self::parse::{Parsed, parse};
 pub use self::run::{Network, Run, Security};
 pub use self::size::{parse_bool, parse_size};
 pub use self::sources::{InlineFile, Sources};
@@ -73,6 +77,11 @@ impl Instruction {
 /// The rest of the first comment that starts with `name` and a blank.
 fn description<'a>(comments: &'a [String], name: &str) -> Option<&'a str> {
     comments.iter().find_map(|c| c.strip_prefix(name)?.strip_prefix(' '))
+}
+
+/// An error about a rule of an instruction.
+fn fail(message: String) -> Error {
+    Error::new(ErrorKind::Instruction, message)
 }
 
 /// What an instruction does: one variant a keyword.

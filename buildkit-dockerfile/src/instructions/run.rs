@@ -1,6 +1,9 @@
 //! RUN.
 
-use super::{CommandLine, RunDevice, RunMount};
+use super::flags::{Flags, Known, Type};
+use super::parse::Request;
+use super::{CommandLine, RunDevice, RunMount, fail};
+use crate::Result;
 use crate::parser::Heredoc;
 
 /// RUN.
@@ -40,4 +43,26 @@ pub enum Security {
     Sandbox,
     /// All privileges.
     Insecure,
+}
+
+const FLAGS: &Known =
+    &[("mount", Type::List), ("network", Type::Text), ("security", Type::Text), ("device", Type::List)];
+
+pub(super) fn parse(request: Request) -> Result<Run> {
+    let flags = Flags::parse(&request.keyword, &request.flags, FLAGS)?;
+    let devices = flags.list("device").map(RunDevice::parse).collect::<Result<_>>()?;
+    let mounts = flags.list("mount").map(RunMount::parse).collect::<Result<_>>()?;
+    let network = match flags.given("network") {
+        None | Some("default") => Network::Default,
+        Some("none") => Network::None,
+        Some("host") => Network::Host,
+        Some(other) => return Err(fail(format!("the network is default, none or host, not {other:?}"))),
+    };
+    let security = match flags.given("security") {
+        None | Some("sandbox") => Security::Sandbox,
+        Some("insecure") => Security::Insecure,
+        Some(other) => return Err(fail(format!("the security is sandbox or insecure, not {other:?}"))),
+    };
+    let command = CommandLine::new(Request::words(request.args));
+    Ok(Run { command, heredocs: request.heredocs, mounts, devices, network, security })
 }

@@ -41,11 +41,13 @@ impl Names {
         }
     }
 
-    fn parse(list: &str) -> Self {
-        if list == "all" {
-            return Names::All;
+    /// Adds a list of names, or all.
+    fn extend(&mut self, list: &str) {
+        match self {
+            Names::All => {}
+            _ if list == "all" => *self = Names::All,
+            Names::These(names) => *names = list.split(',').map(|n| n.trim().to_owned()).collect(),
         }
-        Names::These(list.split(',').map(|n| n.trim().to_owned()).collect())
     }
 }
 
@@ -57,11 +59,14 @@ impl Config {
     /// An option that is not `skip`, `experimental` or `error`, or an `error` that is not a boolean.
     pub fn parse(text: &str) -> Result<Self> {
         let mut config = Config::default();
+        if text.trim().is_empty() {
+            return Ok(config);
+        }
         for part in text.splitn(3, ';') {
             let (key, value) = part.split_once('=').ok_or_else(|| unknown(part))?;
             match key.trim() {
-                "skip" => config.skip = Names::parse(value),
-                "experimental" => config.experimental = Names::parse(value),
+                "skip" => config.skip.extend(value.trim()),
+                "experimental" => config.experimental.extend(value.trim()),
                 "error" => {
                     config.error = crate::instructions::parse_bool(value.trim()).ok_or_else(|| {
                         Error::new(

@@ -12,14 +12,24 @@ pub(super) static INVALID_DEFINITION_DESCRIPTION: Rule = Rule {
 
 impl Linter {
     /// Checks the last comment above FROM or ARG (`keyword`): it should start with one of `names`.
-    pub fn invalid_definition_description(&mut self, site: Site<'_>, keyword: &str, names: &[&str]) {
+    pub fn invalid_definition_description<'n>(
+        &mut self,
+        site: Site<'_>,
+        keyword: &str,
+        names: impl Iterator<Item = &'n str> + Clone,
+    ) {
         let Some(comment) = site.comments.last() else { return };
         let first = comment.split(char::is_whitespace).next().unwrap_or_default();
-        if !names.contains(&first) {
-            self.fire(&INVALID_DEFINITION_DESCRIPTION, site, || {
-                let name = if let [one] = names { one } else { "<arg_key>" };
-                format!("a comment that describes this {keyword} reads `# {name} <description>`")
-            });
+        if names.clone().any(|name| name == first) {
+            return;
         }
+        self.fire(&INVALID_DEFINITION_DESCRIPTION, site, || {
+            let mut names = names;
+            let name = match (names.next(), names.next()) {
+                (Some(one), None) => one,
+                _ => "<arg_key>",
+            };
+            format!("a comment that describes this {keyword} reads `# {name} <description>`")
+        });
     }
 }

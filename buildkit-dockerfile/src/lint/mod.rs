@@ -150,6 +150,17 @@ impl Linter {
         ))
     }
 
+    /// A linter of the same configuration that has heard nothing yet.
+    pub(crate) fn fork(&self) -> Self {
+        Self { config: self.config.clone(), listening: self.listening, ..Self::default() }
+    }
+
+    /// Adds what a fork heard.
+    pub(crate) fn join(&mut self, fork: Self) {
+        self.warnings.extend(fork.warnings);
+        self.fired.extend(fork.fired);
+    }
+
     /// Records a warning of `rule` at `site` if the rule is on there.
     pub(crate) fn fire(&mut self, rule: &'static Rule, site: Site<'_>, message: impl FnOnce() -> String) {
         if !self.listening || !self.is_on(rule, site) {

@@ -1,14 +1,39 @@
 //! From bytes to syntax nodes: lines, continuations, comments, directives, heredocs.
 //!
 //! Nothing here knows what an instruction means; see [`instructions`](crate::instructions) for that.
+//! [`parse`] gives the whole tree, [`Parser`] one node after the other.
 
 mod ast;
+mod blank;
+mod directives;
 mod heredoc;
+mod json;
+mod lexer;
+mod node;
 mod position;
+mod reader;
 
 pub use self::ast::{Args, Ast, Node, Pair};
-pub use self::heredoc::{Heredoc, chomp};
+pub use self::directives::{Directive, Syntax, detect_syntax, directive, directives};
+pub use self::heredoc::{Heredoc, HeredocWord, chomp};
+pub use self::node::Parser;
 pub use self::position::{Lines, Span};
+
+use crate::Result;
+
+/// Parses a whole file.
+///
+/// # Errors
+///
+/// See [`Parser`].
+pub fn parse(source: &[u8]) -> Result<Ast> {
+    let mut parser = Parser::new(source);
+    let mut nodes = Vec::new();
+    while let Some(node) = parser.next_node()? {
+        nodes.push(node);
+    }
+    Ok(Ast { escape: parser.escape(), nodes })
+}
 
 /// The escape character of a Dockerfile, set by the `escape` directive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
