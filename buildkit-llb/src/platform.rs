@@ -151,8 +151,8 @@ impl FromStr for Platform {
         if parts.len() > 3 {
             return Err(fail("more than three parts"));
         }
-        let (os_text, os_version, os_features) =
-            split_os(parts.first().copied().unwrap_or_default()).ok_or_else(|| fail("malformed operating system"))?;
+        let (os_text, os_version, os_features) = split_os(parts.first().copied().unwrap_or_default())
+            .ok_or_else(|| fail("malformed operating system"))?;
         if parts.iter().skip(1).any(|part| !is_word(part)) {
             return Err(fail("parts are letters, digits, '_', '.' and '-'"));
         }
@@ -196,13 +196,49 @@ impl FromStr for Platform {
 }
 
 const KNOWN_OS: &[&str] = &[
-    "aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "nacl", "netbsd",
-    "openbsd", "plan9", "solaris", "windows", "zos",
+    "aix",
+    "android",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "hurd",
+    "illumos",
+    "ios",
+    "js",
+    "linux",
+    "nacl",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "solaris",
+    "windows",
+    "zos",
 ];
 
 const KNOWN_ARCH: &[&str] = &[
-    "386", "amd64", "amd64p32", "arm", "armbe", "arm64", "arm64be", "ppc64", "ppc64le", "loong64", "mips", "mipsle",
-    "mips64", "mips64le", "mips64p32", "mips64p32le", "ppc", "riscv", "riscv64", "s390", "s390x", "sparc", "sparc64",
+    "386",
+    "amd64",
+    "amd64p32",
+    "arm",
+    "armbe",
+    "arm64",
+    "arm64be",
+    "ppc64",
+    "ppc64le",
+    "loong64",
+    "mips",
+    "mipsle",
+    "mips64",
+    "mips64le",
+    "mips64p32",
+    "mips64p32le",
+    "ppc",
+    "riscv",
+    "riscv64",
+    "s390",
+    "s390x",
+    "sparc",
+    "sparc64",
     "wasm",
 ];
 
@@ -240,7 +276,9 @@ fn normalize_arch(arch: &str, variant: &str) -> (Cow<'static, str>, Cow<'static,
     let variant = variant.to_ascii_lowercase();
     match arch.to_ascii_lowercase().as_str() {
         "i386" => ("386".into(), "".into()),
-        "x86_64" | "x86-64" | "amd64" => ("amd64".into(), if variant == "v1" { "".into() } else { variant.into() }),
+        "x86_64" | "x86-64" | "amd64" => {
+            ("amd64".into(), if variant == "v1" { "".into() } else { variant.into() })
+        }
         "aarch64" | "arm64" => (
             "arm64".into(),
             match variant.as_str() {

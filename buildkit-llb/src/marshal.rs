@@ -1,0 +1,789 @@
+//! From a graph to the bytes a daemon takes: linear, without recursion, the same on every run.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use buildkit_proto::{canonical, pb};
+use bytes::Bytes;
+
+use crate::caps::{Cap, Caps, ServerCaps};
+use crate::constraints::{Constraints, OpMetadata};
+use crate::definition::{Definition, Entry, SourceInfos};
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind};
+use crate::exec::{ExecOp, Extra, MountPoint, Output, host_address};
+use crate::file::{ActionKind, CopyInput, FileOp, Mode, Owner, Timestamp, User};
+use crate::graph::{Edge, Op, Vertex};
+use crate::mount::{ContentCache, CustomKind, Sharing};
+use crate::platform::Platform;
+use crate::source::SourceOp;
+use crate::state::{Network, Security, State};
+
+/// What is decided when a graph is marshalled rather than when it is built.
+///
+/// # Defaults
+/// No unique id: two builds with local sources of equal names and options then share their vertices on the
+/// daemon. Clients set one per session. No capabilities: the environment of processes is left as it is.
+#[derive(Debug, Clone)]
+pub struct MarshalOptions {
+    /// The platform of ops that have none of their own.
+    pub platform: Platform,
+    /// Tells local sources of this build apart from those of others.
+    pub unique_id: Option<String>,
+    /// What the daemon can do; if it does not know where to find commands, processes get a `PATH`.
+    pub caps: Option<ServerCaps>,
+    /// What holds for every op in addition to its own constraints, which win.
+    pub constraints: Constraints,
+}
+
+impl MarshalOptions {
+    /// Options for a platform.
+    pub fn new(platform: Platform) -> Self {
+        Self { platform, unique_id: None, caps: None, constraints: Constraints::new() }
+    }
+
+    /// The same with a unique id for local sources.
+    #[must_use]
+    #[must_use]
+    pub fn unique_id(mut self, id: impl Into<String>) -> Self {
+        self.unique_id = Some(id.into());
+        self
+    }
+
+    /// The same with the capabilities of the daemon.
+    #[must_use]
+    #[must_use]
+    pub fn caps(mut self, caps: ServerCaps) -> Self {
+        self.caps = Some(caps);
+        self
+    }
+
+    /// The same with constraints for every op.
+    #[must_use]
+    #[must_use]
+    pub fn constraints(mut self, constraints: Constraints) -> Self {
+        self.constraints = constraints;
+        self
+    }
+}
+
+impl From<Platform> for MarshalOptions {
+    fn from(platform: Platform) -> Self {
+        Self::new(platform)
+    }
+}
+
+impl From<&Platform> for MarshalOptions {
+    fn from(platform: &Platform) -> Self {
+        Self::new(platform.clone())
+    }
+}
+
+impl From<&MarshalOptions> for MarshalOptions {
+    fn from(options: &MarshalOptions) -> Self {
+        options.clone()
+    }
+}
+
+pub(crate) fn marshal(state: &State, options: &MarshalOptions) -> Result<Definition, Error> {
+    let Some(root) = &state.edge else { return Ok(Definition::default()) };
+    let mut marshaller = Marshaller::new(options);
+    marshaller.walk(root)?;
+    marshaller.finish(root)
+}
+
+const PATH_UNIX: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const PATH_WINDOWS: &str = "c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0";
+
+/// Pointers and digests are spread evenly by themselves; nobody chooses them to collide.
+#[derive(Default)]
+pub(crate) struct SpreadHasher(u64);
+
+impl Hasher for SpreadHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.write_u64(u64::from(word));
+    }
+}
+
+pub(crate) type SpreadMap<K, V> = HashMap<K, V, BuildHasherDefault<SpreadHasher>>;
+
+struct Marshaller<'a> {
+    options: &'a MarshalOptions,
+    /// The platform of ops that have none of their own.
+    platform: &'a Platform,
+    /// Entry of every vertex that is done.
+    done: SpreadMap<*const Vertex, usize>,
+    by_digest: SpreadMap<Digest, usize>,
+    entries: Vec<Entry>,
+    infos: SourceInfos,
+    buffer: Vec<u8>,
+}
+
+enum Visit<'a> {
+    Open(&'a Vertex),
+    Close(&'a Vertex),
+}
+
+impl<'a> Marshaller<'a> {
+    fn new(options: &'a MarshalOptions) -> Self {
+        Self {
+            options,
+            platform: options.constraints.explicit_platform().unwrap_or(&options.platform),
+            done: SpreadMap::default(),
+            by_digest: SpreadMap::default(),
+            entries: Vec::new(),
+            infos: SourceInfos::default(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Inputs first, in the order of the op; every vertex once.
+    fn walk(&mut self, root: &Edge) -> Result<(), Error> {
+        let mut stack = vec![Visit::Open(&root.vertex)];
+        let mut inputs = Vec::new();
+        while let Some(visit) = stack.pop() {
+            match visit {
+                Visit::Open(vertex) => {
+                    if self.done.contains_key(&std::ptr::from_ref(vertex)) {
+                        continue;
+                    }
+                    stack.push(Visit::Close(vertex));
+                    vertex.inputs(&mut inputs);
+                    stack.extend(inputs.drain(..).rev().map(|edge| Visit::Open(&edge.vertex)));
+                }
+                Visit::Close(vertex) => {
+                    if !self.done.contains_key(&std::ptr::from_ref(vertex)) {
+                        let entry = self.marshal(vertex)?;
+                        self.done.insert(vertex, entry);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, root: &Edge) -> Result<Definition, Error> {
+        let (entry, index) = self.resolve(root)?;
+        let terminal = pb::Op { inputs: vec![self.input(entry, index)], ..pb::Op::default() };
+        let mut caps: Caps = [Cap::CONSTRAINTS, Cap::PLATFORM].into_iter().collect();
+        for entry in &self.entries {
+            if entry.metadata.ignore_cache {
+                caps.insert(Cap::META_IGNORECACHE);
+            }
+            if !entry.metadata.description.is_empty() {
+                caps.insert(Cap::META_DESCRIPTION);
+            }
+            if entry.metadata.export_cache.is_some() {
+                caps.insert(Cap::META_EXPORTCACHE);
+            }
+        }
+        let bytes = Bytes::from(canonical::encode_op(&terminal));
+        let metadata = OpMetadata { caps, ..OpMetadata::default() };
+        self.entries.push(Entry::new(Digest::of(&bytes), bytes, metadata, None));
+        self.entries.shrink_to_fit();
+        Ok(Definition::new(self.entries, self.infos.finish(), true))
+    }
+
+    /// The entry and the output index an edge stands for.
+    fn resolve(&self, edge: &Edge) -> Result<(usize, i64), Error> {
+        let vertex = &*edge.vertex;
+        let index = match &vertex.op {
+            Op::Exec(op) => match op.mounts.get(edge.slot as usize) {
+                Some(MountPoint { output: Output::Index(index), .. }) => i64::from(*index),
+                Some(MountPoint { output: Output::Nothing(mount), dest, .. }) => {
+                    return Err(fail(vertex, ErrorKind::NoOutput { dest: dest.clone(), mount }));
+                }
+                _ => 0,
+            },
+            _ => i64::from(edge.slot),
+        };
+        match self.done.get(&std::ptr::from_ref(vertex)) {
+            Some(entry) => Ok((*entry, index)),
+            None => Err(fail(vertex, ErrorKind::Cycle)),
+        }
+    }
+
+    fn input(&self, entry: usize, index: i64) -> pb::Input {
+        let digest = self.entries.get(entry).map(|entry| entry.digest.to_string()).unwrap_or_default();
+        pb::Input { digest, index }
+    }
+
+    fn marshal(&mut self, vertex: &Vertex) -> Result<usize, Error> {
+        let own = vertex.constraints.inner();
+        let locations = own.map(|own| own.locations.as_slice()).unwrap_or_default();
+        let base = self.options.constraints.inner();
+        let mut metadata = match (base, own) {
+            (None, None) => OpMetadata::default(),
+            (Some(one), None) | (None, Some(one)) => one.metadata.clone(),
+            (Some(base), Some(own)) => {
+                let mut metadata = base.metadata.clone();
+                metadata.merge(&own.metadata);
+                metadata
+            }
+        };
+        if let Op::Loaded(op) = &vertex.op {
+            return Ok(self.add(op.digest, op.bytes.clone(), op.metadata.clone(), &op.locations));
+        }
+
+        let mut op = pb::Op::default();
+        let caps = &mut metadata.caps;
+        let (body, platform) = match &vertex.op {
+            Op::Source(source) => self.source(vertex, source, caps)?,
+            Op::Exec(exec) => {
+                if metadata.linux_resources.is_some() {
+                    caps.insert(Cap::EXEC_META_LINUX_RESOURCES);
+                }
+                let platform = vertex
+                    .constraints
+                    .explicit_platform()
+                    .or(exec.context.platform.as_deref())
+                    .unwrap_or(self.platform);
+                (self.exec(vertex, exec, &mut op.inputs, caps)?, Some(platform))
+            }
+            Op::File(file) => (self.file(vertex, file, &mut op.inputs, caps)?, None),
+            Op::Merge(edges) => {
+                caps.insert(Cap::MERGEOP);
+                op.inputs = self.inputs(edges)?;
+                let inputs = (0..).take(edges.len()).map(|input| pb::MergeInput { input }).collect();
+                (pb::op::Op::Merge(pb::MergeOp { inputs }), None)
+            }
+            Op::Diff(diff) => {
+                caps.insert(Cap::DIFFOP);
+                op.inputs = self.inputs(diff.lower.iter().chain(&diff.upper))?;
+                let upper = i64::from(diff.lower.is_some());
+                (
+                    pb::op::Op::Diff(pb::DiffOp {
+                        lower: Some(pb::LowerDiffInput { input: if diff.lower.is_some() { 0 } else { -1 } }),
+                        upper: Some(pb::UpperDiffInput {
+                            input: if diff.upper.is_some() { upper } else { -1 },
+                        }),
+                    }),
+                    None,
+                )
+            }
+            Op::Passthrough(passthrough) => {
+                caps.insert(Cap::PASSTHROUGHOP);
+                let handed = (0..).zip(&passthrough.inputs).filter(|(_, (_, output))| *output);
+                let outputs: Vec<i64> = handed.map(|(index, _)| index).collect();
+                if passthrough.inputs.is_empty() {
+                    return Err(fail(vertex, ErrorKind::PassthroughWithoutInput));
+                }
+                if passthrough.id.is_empty() {
+                    return Err(fail(vertex, ErrorKind::PassthroughWithoutId));
+                }
+                if outputs.is_empty() {
+                    return Err(fail(vertex, ErrorKind::PassthroughWithoutOutput));
+                }
+                op.inputs = self.inputs(passthrough.inputs.iter().map(|(edge, _)| edge))?;
+                (pb::op::Op::Passthrough(pb::PassthroughOp { id: passthrough.id.clone(), outputs }), None)
+            }
+            Op::Build { input, filename } => {
+                caps.insert(Cap::SOURCE_BUILDOP_LLBFILENAME);
+                if input.is_none() {
+                    return Err(fail(vertex, ErrorKind::BuildWithoutInput));
+                }
+                op.inputs = self.inputs(input)?;
+                let attrs = filename.iter().map(|name| ("llbbuild.filename".to_owned(), name.clone()));
+                let build = pb::BuildOp {
+                    builder: -1,
+                    inputs: [("buildkit.llb.definition".to_owned(), pb::BuildInput { input: 0 })].into(),
+                    def: None,
+                    attrs: attrs.collect(),
+                };
+                (pb::op::Op::Build(build), Some(self.platform_of(vertex)))
+            }
+            Op::Invalid { kind, .. } => return Err(fail(vertex, kind.clone())),
+            Op::Loaded(_) => return Err(fail(vertex, ErrorKind::NoResult)),
+        };
+        op.op = Some(body);
+        op.platform = platform.map(platform_pb);
+        let filters = base.iter().chain(&own).flat_map(|inner| inner.filters.iter().cloned());
+        op.constraints = Some(pb::WorkerConstraints { filter: filters.collect() });
+
+        self.buffer.clear();
+        canonical::encode_op_into(&op, &mut self.buffer);
+        let digest = Digest::of(&self.buffer);
+        let bytes = Bytes::copy_from_slice(&self.buffer);
+        Ok(self.add(digest, bytes, metadata, locations))
+    }
+
+    fn add(
+        &mut self,
+        digest: Digest,
+        bytes: Bytes,
+        metadata: OpMetadata,
+        locations: &[crate::source_map::SourceLocation],
+    ) -> usize {
+        let locations: Vec<_> =
+            locations.iter().filter_map(|location| self.infos.locate(location, self.options)).collect();
+        match self.by_digest.get(&digest) {
+            Some(entry) => {
+                if let Some(known) = self.entries.get_mut(*entry) {
+                    known.metadata.merge(&metadata);
+                    known.locations.get_or_insert_default().extend(locations);
+                }
+                *entry
+            }
+            None => {
+                let entry = self.entries.len();
+                self.by_digest.insert(digest, entry);
+                self.entries.push(Entry::new(digest, bytes, metadata, Some(locations)));
+                entry
+            }
+        }
+    }
+
+    fn platform_of<'v>(&self, vertex: &'v Vertex) -> &'v Platform
+    where
+        'a: 'v,
+    {
+        vertex.constraints.explicit_platform().unwrap_or(self.platform)
+    }
+
+    fn inputs<'e>(&self, edges: impl IntoIterator<Item = &'e Edge>) -> Result<Vec<pb::Input>, Error> {
+        edges
+            .into_iter()
+            .map(|edge| self.resolve(edge).map(|(entry, index)| self.input(entry, index)))
+            .collect()
+    }
+
+    fn source<'v>(
+        &self,
+        vertex: &'v Vertex,
+        source: &SourceOp,
+        caps: &mut Caps,
+    ) -> Result<(pb::op::Op, Option<&'v Platform>), Error>
+    where
+        'a: 'v,
+    {
+        if let Some(error) = &source.error {
+            return Err(fail(vertex, error.clone()));
+        }
+        if source.identifier.is_empty() {
+            return Err(fail(vertex, ErrorKind::EmptyIdentifier));
+        }
+        caps.merge(&source.caps);
+        let mut op = pb::SourceOp {
+            identifier: source.identifier.clone(),
+            attrs: source.attrs.iter().map(|(key, value)| (key.to_string(), value.clone())).collect(),
+        };
+        if source.unique {
+            let own = vertex.constraints.inner().and_then(|inner| inner.local_unique_id.as_ref());
+            let base = self.options.constraints.inner().and_then(|inner| inner.local_unique_id.as_ref());
+            if let Some(id) = own.or(base).or(self.options.unique_id.as_ref()) {
+                op.attrs.insert("local.unique".to_owned(), id.clone());
+                caps.insert(Cap::SOURCE_LOCAL_UNIQUE);
+            }
+        }
+        Ok((pb::op::Op::Source(op), source.platform.then(|| self.platform_of(vertex))))
+    }
+
+    fn exec(
+        &self,
+        vertex: &Vertex,
+        exec: &ExecOp,
+        inputs: &mut Vec<pb::Input>,
+        caps: &mut Caps,
+    ) -> Result<pb::op::Op, Error> {
+        static PLAIN: Extra = Extra {
+            proxy: None,
+            secrets: Vec::new(),
+            ssh: Vec::new(),
+            devices: Vec::new(),
+            valid_exit_codes: Vec::new(),
+        };
+        let extra = exec.extra.as_deref().unwrap_or(&PLAIN);
+        let context = &*exec.context;
+        if let Some(error) = &exec.command.error {
+            return Err(fail(vertex, ErrorKind::CommandLine((**error).clone())));
+        }
+        if exec.command.args.is_empty() {
+            return Err(fail(vertex, ErrorKind::NoArguments));
+        }
+        caps.insert(Cap::EXEC_META_BASE);
+
+        let mut seen = InputSet::default();
+        let mut mounts = Vec::with_capacity(exec.mounts.len() + extra.secrets.len() + extra.ssh.len());
+        for point in &exec.mounts {
+            let input = match &point.source {
+                None => -1,
+                Some(edge) => seen.position(self.resolve(edge)?),
+            };
+            mounts.push(mount(vertex, point, input, caps)?);
+        }
+        *inputs = seen.list.iter().map(|(entry, index)| self.input(*entry, *index)).collect();
+
+        let mut secret_env = Vec::new();
+        for secret in &extra.secrets {
+            caps.insert(Cap::EXEC_MOUNT_SECRET);
+            if let Some(name) = &secret.env {
+                caps.insert(Cap::EXEC_SECRETENV);
+                secret_env.push(pb::SecretEnv {
+                    id: secret.id.clone(),
+                    name: name.clone(),
+                    optional: secret.optional,
+                });
+            }
+            if let Some(dest) = &secret.dest {
+                mounts.push(pb::Mount {
+                    input: -1,
+                    dest: dest.clone(),
+                    mount_type: pb::MountType::Secret.into(),
+                    secret_opt: Some(pb::SecretOpt {
+                        id: secret.id.clone(),
+                        uid: secret.uid,
+                        gid: secret.gid,
+                        mode: secret.mode,
+                        optional: secret.optional,
+                    }),
+                    ..pb::Mount::default()
+                });
+            }
+        }
+        let mut first_socket = None;
+        for (i, ssh) in extra.ssh.iter().enumerate() {
+            caps.insert(Cap::EXEC_MOUNT_SSH);
+            let dest = ssh.dest.clone().unwrap_or_else(|| format!("/run/buildkit/ssh_agent.{i}"));
+            first_socket.get_or_insert_with(|| dest.clone());
+            mounts.push(pb::Mount {
+                input: -1,
+                dest,
+                mount_type: pb::MountType::Ssh.into(),
+                ssh_opt: Some(pb::SshOpt {
+                    id: ssh.id.clone(),
+                    uid: ssh.uid,
+                    gid: ssh.gid,
+                    mode: ssh.mode,
+                    optional: ssh.optional,
+                }),
+                ..pb::Mount::default()
+            });
+        }
+
+        let mut env = context.env.to_vec();
+        if let Some(socket) = first_socket
+            && context.env.value("SSH_AUTH_SOCK").is_none()
+        {
+            env.push(format!("SSH_AUTH_SOCK={socket}"));
+        }
+        if let Some(server) = &self.options.caps {
+            if server.supports(Cap::EXEC_META_SETSDEFAULTPATH).is_ok() {
+                caps.insert(Cap::EXEC_META_SETSDEFAULTPATH);
+            } else if context.env.value("PATH").is_none() {
+                let path = if self.platform.os == "windows" { PATH_WINDOWS } else { PATH_UNIX };
+                env.push(format!("PATH={path}"));
+            }
+        }
+
+        for (present, cap) in [
+            (!context.ulimits.is_empty(), Cap::EXEC_META_ULIMIT),
+            (context.network != Network::Sandbox, Cap::EXEC_META_NETWORK),
+            (context.security != Security::Sandbox, Cap::EXEC_META_SECURITY),
+            (extra.proxy.is_some(), Cap::EXEC_META_PROXYENV),
+            (!extra.devices.is_empty(), Cap::EXEC_META_CDI),
+            (!extra.valid_exit_codes.is_empty(), Cap::EXEC_VALIDEXITCODE),
+        ] {
+            if present {
+                caps.insert(cap);
+            }
+        }
+        let text = |value: &Option<std::sync::Arc<str>>| value.as_deref().unwrap_or_default().to_owned();
+        let meta = pb::Meta {
+            args: exec.command.args.clone(),
+            env,
+            cwd: context.dir.to_string(),
+            user: text(&context.user),
+            proxy_env: extra.proxy.as_ref().map(|proxy| pb::ProxyEnv {
+                http_proxy: proxy.http.clone(),
+                https_proxy: proxy.https.clone(),
+                ftp_proxy: proxy.ftp.clone(),
+                no_proxy: proxy.no.clone(),
+                all_proxy: proxy.all.clone(),
+            }),
+            extra_hosts: context
+                .hosts
+                .iter()
+                .map(|(host, ip)| pb::HostIp { host: host.clone(), ip: host_address(*ip) })
+                .collect(),
+            hostname: text(&context.hostname),
+            ulimit: context
+                .ulimits
+                .iter()
+                .map(|limit| pb::Ulimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard })
+                .collect(),
+            cgroup_parent: text(&context.cgroup_parent),
+            remove_mount_stubs_recursive: true,
+            valid_exit_codes: extra.valid_exit_codes.clone(),
+        };
+        let network = match context.network {
+            Network::Sandbox => pb::NetMode::Unset,
+            Network::Host => pb::NetMode::Host,
+            Network::None => pb::NetMode::None,
+        };
+        let security = match context.security {
+            Security::Sandbox => pb::SecurityMode::Sandbox,
+            Security::Insecure => pb::SecurityMode::Insecure,
+        };
+        let devices = extra.devices.iter();
+        Ok(pb::op::Op::Exec(pb::ExecOp {
+            meta: Some(meta),
+            mounts,
+            network: network.into(),
+            security: security.into(),
+            secretenv: secret_env,
+            cdi_devices: devices
+                .map(|device| pb::CdiDevice { name: device.name.clone(), optional: device.optional })
+                .collect(),
+        }))
+    }
+
+    fn file(
+        &self,
+        vertex: &Vertex,
+        file: &FileOp,
+        inputs: &mut Vec<pb::Input>,
+        caps: &mut Caps,
+    ) -> Result<pb::op::Op, Error> {
+        if file.actions.is_empty() || file.incomplete {
+            return Err(fail(vertex, ErrorKind::NoActions));
+        }
+        caps.insert(Cap::FILE_BASE);
+        let mut seen = InputSet::default();
+        let mut positions = Vec::with_capacity(file.edges.len());
+        for edge in &file.edges {
+            positions.push(seen.position(self.resolve(edge)?));
+        }
+        *inputs = seen.list.iter().map(|(entry, index)| self.input(*entry, *index)).collect();
+
+        let edge = |at: usize| positions.get(at).copied().unwrap_or(-1);
+        // Results of actions are numbered after the inputs.
+        let result = |at: usize| to_i64(inputs.len() + at);
+        let last = file.actions.len() - 1;
+        let actions = file.actions.iter().enumerate().map(|(at, action)| {
+            let base = action.base.map_or(-1, edge);
+            let mut secondary_input = -1;
+            let owner = |owner: &Option<Owner>| owner.as_ref().map(|owner| owner_pb(owner, base));
+            let time = |time: &Option<Timestamp>| time.map_or(-1, Timestamp::nanos);
+            let body = match &action.kind {
+                ActionKind::MkDir { path, mode, parents, owner: o, created } => {
+                    pb::file_action::Action::Mkdir(pb::FileActionMkDir {
+                        path: path.clone(),
+                        mode: mode.cast_signed(),
+                        make_parents: *parents,
+                        owner: owner(o),
+                        timestamp: time(created),
+                    })
+                }
+                ActionKind::MkFile { path, mode, data, owner: o, created } => {
+                    pb::file_action::Action::Mkfile(pb::FileActionMkFile {
+                        path: path.clone(),
+                        mode: mode.cast_signed(),
+                        data: data.clone(),
+                        owner: owner(o),
+                        timestamp: time(created),
+                    })
+                }
+                ActionKind::Rm { path, allow_not_found, wildcard } => {
+                    pb::file_action::Action::Rm(pb::FileActionRm {
+                        path: path.clone(),
+                        allow_not_found: *allow_not_found,
+                        allow_wildcard: *wildcard,
+                    })
+                }
+                ActionKind::Symlink { target, path, owner: o, created } => {
+                    pb::file_action::Action::Symlink(pb::FileActionSymlink {
+                        oldpath: target.clone(),
+                        newpath: path.clone(),
+                        owner: owner(o),
+                        timestamp: time(created),
+                    })
+                }
+                ActionKind::Copy(copy) => {
+                    secondary_input = match copy.from {
+                        CopyInput::Scratch => -1,
+                        CopyInput::Edge(at) => edge(at),
+                        CopyInput::Action(at) => result(at),
+                    };
+                    let options = &copy.options;
+                    let (mode, mode_str) = match &options.mode {
+                        None => (-1, String::new()),
+                        Some(Mode::Bits(bits)) => (bits.cast_signed(), String::new()),
+                        Some(Mode::Symbolic(text)) => (0, text.clone()),
+                    };
+                    pb::file_action::Action::Copy(pb::FileActionCopy {
+                        src: copy.src.clone(),
+                        dest: copy.dest.clone(),
+                        owner: owner(&options.owner),
+                        mode,
+                        follow_symlink: options.follow_symlinks,
+                        dir_copy_contents: options.contents_only,
+                        attempt_unpack_docker_compatibility: options.unpack,
+                        create_dest_path: options.create_dest,
+                        allow_wildcard: options.wildcard,
+                        allow_empty_wildcard: options.allow_empty_wildcard,
+                        timestamp: time(&options.created),
+                        include_patterns: options.include.clone(),
+                        exclude_patterns: options.exclude.clone(),
+                        always_replace_existing_dest_paths: options.always_replace,
+                        mode_str,
+                        required_paths: options.required_paths.clone(),
+                    })
+                }
+            };
+            pb::FileAction {
+                input: action.previous.map_or(base, result),
+                secondary_input,
+                output: if at == last { 0 } else { -1 },
+                action: Some(body),
+            }
+        });
+        Ok(pb::op::Op::File(pb::FileOp { actions: actions.collect() }))
+    }
+}
+
+/// Inputs without repetition, in the order in which they were first asked for.
+#[derive(Default)]
+struct InputSet {
+    list: Vec<(usize, i64)>,
+    /// Only once the list is long.
+    index: SpreadMap<(usize, u64), i64>,
+}
+
+impl InputSet {
+    fn position(&mut self, input: (usize, i64)) -> i64 {
+        const LONG: usize = 16;
+        let key = |input: &(usize, i64)| (input.0, input.1.cast_unsigned());
+        if self.list.len() < LONG {
+            if let Some(at) = self.list.iter().position(|known| *known == input) {
+                return to_i64(at);
+            }
+        } else {
+            if self.index.is_empty() {
+                self.index.extend(self.list.iter().zip(0..).map(|(input, at)| (key(input), at)));
+            }
+            if let Some(at) = self.index.get(&key(&input)) {
+                return *at;
+            }
+            self.index.insert(key(&input), to_i64(self.list.len()));
+        }
+        self.list.push(input);
+        to_i64(self.list.len() - 1)
+    }
+}
+
+fn to_i64(at: usize) -> i64 {
+    i64::try_from(at).unwrap_or(i64::MAX)
+}
+
+fn fail(vertex: &Vertex, kind: ErrorKind) -> Error {
+    Error::new(kind, vertex.title(), Some(vertex.site))
+}
+
+fn mount(vertex: &Vertex, point: &MountPoint, input: i64, caps: &mut Caps) -> Result<pb::Mount, Error> {
+    let mut out = pb::Mount {
+        input,
+        dest: point.dest.clone(),
+        output: match point.output {
+            Output::Index(index) => i64::from(index),
+            Output::Source | Output::Nothing(_) => -1,
+        },
+        ..pb::Mount::default()
+    };
+    let Some(options) = &point.options else {
+        if point.source.is_some() {
+            caps.insert(Cap::EXEC_MOUNT_BIND);
+        }
+        return Ok(out);
+    };
+    out.readonly = options.readonly;
+    out.selector.clone_from(&options.selector);
+    if !options.selector.is_empty() {
+        caps.insert(Cap::EXEC_MOUNT_SELECTOR);
+    }
+    match &options.kind {
+        CustomKind::Cache { id, .. } if id.is_empty() => {
+            return Err(fail(vertex, ErrorKind::CacheWithoutId { dest: point.dest.clone() }));
+        }
+        CustomKind::Cache { id, sharing } => {
+            let sharing = match sharing {
+                Sharing::Shared => pb::CacheSharingOpt::Shared,
+                Sharing::Private => pb::CacheSharingOpt::Private,
+                Sharing::Locked => pb::CacheSharingOpt::Locked,
+            };
+            out.mount_type = pb::MountType::Cache.into();
+            out.cache_opt = Some(pb::CacheOpt { id: id.clone(), sharing: sharing.into() });
+            caps.insert(Cap::EXEC_MOUNT_CACHE);
+            caps.insert(Cap::EXEC_MOUNT_CACHE_SHARING);
+        }
+        CustomKind::Tmpfs { size } => {
+            if point.source.is_some() {
+                return Err(fail(vertex, ErrorKind::TmpfsWithSource { dest: point.dest.clone() }));
+            }
+            out.mount_type = pb::MountType::Tmpfs.into();
+            out.tmpfs_opt = Some(pb::TmpfsOpt { size: *size });
+            caps.insert(Cap::EXEC_MOUNT_TMPFS);
+            if *size > 0 {
+                caps.insert(Cap::EXEC_MOUNT_TMPFS_SIZE);
+            }
+        }
+        CustomKind::Bind => {
+            if point.source.is_some() {
+                caps.insert(Cap::EXEC_MOUNT_BIND);
+            }
+        }
+    }
+    let content_cache = match options.content_cache {
+        ContentCache::Default => pb::MountContentCache::Default,
+        ContentCache::On => pb::MountContentCache::On,
+        ContentCache::Off => pb::MountContentCache::Off,
+    };
+    out.content_cache = content_cache.into();
+    if options.content_cache != ContentCache::Default {
+        caps.insert(Cap::EXEC_MOUNT_CACHE_CONTENT);
+    }
+    Ok(out)
+}
+
+fn owner_pb(owner: &Owner, input: i64) -> pb::ChownOpt {
+    let user = |user: &Option<User>| {
+        user.as_ref().map(|user| pb::UserOpt {
+            user: Some(match user {
+                User::Id(id) => pb::user_opt::User::ById(*id),
+                User::Name(name) => {
+                    pb::user_opt::User::ByName(pb::NamedUserOpt { name: name.clone(), input })
+                }
+            }),
+        })
+    };
+    pb::ChownOpt { user: user(&owner.user), group: user(&owner.group) }
+}
+
+fn platform_pb(platform: &Platform) -> pb::Platform {
+    pb::Platform {
+        architecture: platform.architecture.to_string(),
+        os: platform.os.to_string(),
+        variant: platform.variant.to_string(),
+        os_version: platform.os_version.to_string(),
+        os_features: platform.os_features.clone(),
+    }
+}
