@@ -2,3 +2,4 @@
 
 pub mod daemon;
 pub mod fake;
+pub mod fault_proxy;

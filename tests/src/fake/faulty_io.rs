@@ -163,6 +163,11 @@ impl<T> FaultyIo<T> {
         Self { inner, faults, since: Instant::now(), pause: [None, None] }
     }
 
+    /// The stream without its faults.
+    pub fn into_inner(self) -> T {
+        self.inner
+    }
+
     /// The controls of this stream.
     pub fn faults(&self) -> &Faults {
         &self.faults
