@@ -3,3 +3,4 @@
 pub mod daemon;
 pub mod fake;
 pub mod fault_proxy;
+pub mod tls;

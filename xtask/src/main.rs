@@ -6,6 +6,7 @@
 
 mod buildkit;
 mod codegen;
+mod demo;
 mod fail;
 mod test;
 mod tidy;
@@ -31,6 +32,8 @@ enum Command {
     Buildkit(buildkit::Command),
     /// Provision a BuildKit, then check format, lints, rules and documentation, and run all tests
     Test(test::Options),
+    /// Build and push an image with the batch job, on a BuildKit that is set up for it
+    Demo(demo::Options),
     /// Check the rules of the repository that a compiler does not know
     Tidy,
 }
@@ -40,6 +43,7 @@ fn main() -> std::process::ExitCode {
         Command::Codegen => codegen::run(),
         Command::Buildkit(command) => buildkit::run(&command),
         Command::Test(options) => test::run(&options),
+        Command::Demo(options) => demo::run(&options),
         Command::Tidy => tidy::run(),
     };
     report(outcome)

@@ -49,7 +49,8 @@ pub(crate) fn installed(program: &str) -> bool {
         .any(|place| place.join(program).is_file())
 }
 
-fn words(command: &Command) -> String {
+/// A command as one would type it.
+pub(crate) fn words(command: &Command) -> String {
     let words: Vec<_> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(OsStr::to_string_lossy)

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use crate::fail::Result;
 
 pub(crate) use self::daemon::Generation;
-pub(crate) use self::registry::PASSWORD;
+pub(crate) use self::registry::{PASSWORD, Registry};
 pub(crate) use self::state::State;
 
 /// What can be done with the BuildKit for tests.

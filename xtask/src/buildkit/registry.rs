@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::http::{Request, over_tcp};
 use super::process::{Bind, Process};
 use super::provision::tail;
 use super::seed::{self, BASE_IMAGES};
@@ -16,6 +17,8 @@ use crate::fail::{Context as _, Result};
 use crate::workspace::output;
 
 const USER: &str = "builder";
+/// User and password in the form that HTTP and Docker's config want.
+const BASIC: &str = "YnVpbGRlcjpvbmx5LW9uLWxvb3BiYWNrLTdmM2E=";
 /// What no output of the tests may ever hold.
 pub(crate) const PASSWORD: &str = "only-on-loopback-7f3a";
 /// The line of an htpasswd file for the user and password above.
@@ -64,6 +67,36 @@ impl Registries {
         for (_, registry) in self.named() {
             registry.process.stop(Duration::from_secs(2));
         }
+    }
+}
+
+impl Registry {
+    /// A `config.json` with the credentials for it.
+    pub(crate) fn docker_config(&self) -> String {
+        let mut auths = serde_json::Map::new();
+        if self.user.is_some() {
+            auths.insert(self.address.clone(), serde_json::json!({"auth": BASIC}));
+        }
+        serde_json::json!({"auths": auths}).to_string()
+    }
+
+    /// Fetches a manifest: its digest as the registry says, and its text.
+    pub(crate) fn manifest(&self, name: &str, tag: &str) -> Result<(String, String)> {
+        let authorization = format!("Basic {BASIC}");
+        let mut headers = vec![(
+            "Accept",
+            "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+             application/vnd.docker.distribution.manifest.v2+json",
+        )];
+        if self.user.is_some() {
+            headers.push(("Authorization", &authorization));
+        }
+        let path = format!("/v2/{name}/manifests/{tag}");
+        let (host, headers) = (self.address.as_str(), headers.as_slice());
+        let request = Request { method: "GET", path: &path, host, headers, ..Request::default() };
+        let answer = over_tcp(&request)?.expect(200).context(&path)?;
+        let digest = answer.header("Docker-Content-Digest").unwrap_or_default().to_owned();
+        Ok((digest, String::from_utf8_lossy(&answer.body).into_owned()))
     }
 }
 
