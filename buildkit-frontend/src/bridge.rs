@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
-use buildkit_llb::Platform;
+use buildkit_llb::caps::ServerCaps;
+use buildkit_llb::{Definition, Platform};
 use buildkit_proto::{fsutil, gateway, pb};
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -118,9 +119,9 @@ pub struct Environment {
     /// What the gateway can do.
     pub caps: Caps,
     /// What may be used in graphs.
-    pub llb_caps: Caps,
+    pub llb_caps: ServerCaps,
     /// The graph the running frontend image came from.
-    pub frontend: Option<pb::Definition>,
+    pub frontend: Option<Definition>,
 }
 
 /// A machine that builds.

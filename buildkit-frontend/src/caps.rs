@@ -6,7 +6,7 @@ use buildkit_proto::caps::ApiCap;
 
 use crate::error::{Code, Error, Result};
 
-/// A set of capabilities of a daemon, by their names.
+/// The capabilities of a daemon's gateway, by their names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Caps(BTreeMap<String, ApiCap>);
 
@@ -70,39 +70,6 @@ impl Caps {
 #[cfg(feature = "grpc")]
 pub(crate) mod legacy {
     pub(crate) const GATEWAY: &[&str] = &["solve.base", "solve.inlinereturn", "resolveimage", "readfile"];
-
-    pub(crate) const LLB: &[&str] = &[
-        "source.image",
-        "source.local",
-        "source.local.unique",
-        "source.local.sessionid",
-        "source.local.includepatterns",
-        "source.local.followpaths",
-        "source.local.excludepatterns",
-        "source.local.sharedkeyhint",
-        "source.git",
-        "source.git.keepgitdir",
-        "source.git.fullurl",
-        "source.http",
-        "source.http.checksum",
-        "source.http.perm",
-        // Misspelt in the contract.
-        "soruce.http.uidgid",
-        "source.buildop.llbfilename",
-        "exec.meta.base",
-        "exec.meta.proxyenv",
-        "exec.mount.bind",
-        "exec.mount.cache",
-        "exec.mount.cache.sharing",
-        "exec.mount.selector",
-        "exec.mount.tmpfs",
-        "exec.mount.secret",
-        "constraints",
-        "platform",
-        "meta.ignorecache",
-        "meta.description",
-        "meta.exportcache",
-    ];
 }
 
 /// Capabilities of the gateway that this crate asks about.

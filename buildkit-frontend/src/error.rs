@@ -119,6 +119,15 @@ impl Error {
         Self::build(code_of(&*source), message.into(), Vec::new(), Some(source))
     }
 
+    /// Gives an error of no kind this one.
+    #[must_use]
+    pub(crate) fn or_code(mut self, code: Code) -> Self {
+        if self.0.code == Code::Unknown {
+            self.0.code = code;
+        }
+        self
+    }
+
     /// Adds a place in a file the user wrote.
     #[must_use]
     pub fn at(mut self, info: pb::SourceInfo, ranges: Vec<pb::Range>) -> Self {
@@ -280,6 +289,12 @@ impl From<BoxError> for Error {
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         BoxError::from(error).into()
+    }
+}
+
+impl From<buildkit_llb::Error> for Error {
+    fn from(error: buildkit_llb::Error) -> Self {
+        Self::from(BoxError::from(error)).or_code(Code::InvalidArgument)
     }
 }
 

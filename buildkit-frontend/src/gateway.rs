@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use buildkit_llb::Platform;
+use buildkit_llb::caps::{ServerCaps, Unsupported};
+use buildkit_llb::reference::Reference as ImageReference;
+use buildkit_llb::{Definition, Image, MarshalOptions, Platform, State};
 use buildkit_proto::{gateway, pb};
 
 use crate::bridge::{Bridge, Environment, Worker};
@@ -85,14 +87,30 @@ impl Gateway {
     }
 
     /// What may be used in graphs.
-    pub fn llb_caps(&self) -> &Caps {
+    pub fn llb_caps(&self) -> &ServerCaps {
         &self.environment().llb_caps
     }
 
     /// The graph the running frontend image came from, where the daemon tells
     /// it; it can be given to [`Solve`] to read more of the image.
-    pub fn current_frontend(&self) -> Option<&pb::Definition> {
+    pub fn current_frontend(&self) -> Option<&Definition> {
         self.environment().frontend.as_ref()
+    }
+
+    /// Turns a state into a graph for this daemon and its platform.
+    ///
+    /// # Errors
+    /// When the state was built from bad input; the error names the op and
+    /// the line that built it.
+    pub fn marshal(&self, state: &State) -> Result<Definition> {
+        let options = MarshalOptions::new(self.default_platform()).caps(self.llb_caps().clone());
+        Ok(state.marshal(options)?)
+    }
+
+    /// Builds a state; shorthand for [`marshal`](Self::marshal) and
+    /// [`solve`](Self::solve).
+    pub async fn solve_state(&self, state: &State) -> Result<BuildResult> {
+        self.solve(self.marshal(state)?).await
     }
 
     /// Builds a graph, or calls another frontend.
@@ -135,10 +153,16 @@ impl Gateway {
         if let Some(definition) = &request.definition {
             for (digest, metadata) in &definition.metadata {
                 for name in metadata.caps.iter().filter_map(|(name, needed)| needed.then_some(name)) {
-                    self.llb_caps().require(name, product).map_err(|error| {
-                        let name = metadata.description.get("llb.customname").unwrap_or(digest);
-                        Error::context(format!("cannot solve {name}"), error)
-                    })?;
+                    match self.llb_caps().supports_named(name) {
+                        Ok(()) => {}
+                        // A graph made by a newer builder for a newer daemon.
+                        Err(Unsupported::Unknown(_)) if self.llb_caps().contains(name) => {}
+                        Err(reason) => {
+                            let vertex = metadata.description.get("llb.customname").unwrap_or(digest);
+                            let text = format!("cannot solve {vertex}");
+                            return Err(Error::context(text, reason).or_code(Code::Unimplemented));
+                        }
+                    }
                 }
             }
         }
@@ -169,6 +193,30 @@ impl Gateway {
         let source = request.into().into_source();
         let asked = source.identifier().to_owned();
         ResolvedImage::from_wire(&asked, self.resolve(source).await?)
+    }
+
+    /// An image as a state to build on: pinned to the digest it has now, with
+    /// the environment, directory and platform of its config.
+    ///
+    /// # Errors
+    /// Those of [`resolve_image`](Self::resolve_image).
+    pub async fn image(&self, reference: &str) -> Result<State> {
+        let platform = self.default_platform();
+        let named = ImageReference::parse_normalized(reference)
+            .map_err(|error| Error::context(format!("{reference:?} is not the name of an image"), error))?
+            .with_default_tag();
+        let request = ResolveImage::new(named.to_string())
+            .platform(&platform)
+            .log_name(format!("[internal] load metadata for {named}"));
+        let image = self.resolve_image(request).await?;
+        let pinned = match ImageReference::parse_normalized(&image.reference) {
+            Ok(name) if name.digest().is_none() && !image.digest.is_empty() => {
+                name.with_digest(&image.digest).map_or(image.reference, |name| name.to_string())
+            }
+            _ => image.reference,
+        };
+        let state = State::from(Image::new(pinned).platform(platform));
+        Ok(if image.config.is_empty() { state } else { state.image_config(&image.config) })
     }
 
     /// Resolves a source of any kind: the commit of a git reference, the
@@ -207,8 +255,12 @@ impl Gateway {
 
     /// The graphs that were given to the frontend in place of contexts, by
     /// name; none where the daemon does not know inputs.
-    pub async fn inputs(&self) -> Result<BTreeMap<String, pb::Definition>> {
-        if self.caps().contains(cap::INPUTS) { self.bridge.inputs().await } else { Ok(BTreeMap::new()) }
+    pub async fn inputs(&self) -> Result<BTreeMap<String, Definition>> {
+        if !self.caps().contains(cap::INPUTS) {
+            return Ok(BTreeMap::new());
+        }
+        let inputs = self.bridge.inputs().await?;
+        inputs.into_iter().map(|(name, input)| Ok((name, Definition::from_pb(input)?))).collect()
     }
 
     /// Shows a warning to the user; nothing happens where the daemon does not

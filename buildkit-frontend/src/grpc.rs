@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use buildkit_llb::caps::{ServerCap, ServerCaps};
+use buildkit_proto::caps::ApiCap;
 use buildkit_proto::gateway::llb_bridge_client::LlbBridgeClient;
 use buildkit_proto::{fsutil, gateway, pb};
 use bytes::Bytes;
@@ -104,11 +106,35 @@ impl<T: Transport> GrpcBridge<T> {
             .await
             .map_err(|status| Error::context("cannot reach the gateway", Error::from(status)))?
             .into_inner();
-        let caps = |caps: Vec<_>, legacy: &[&str]| {
-            if caps.is_empty() { Caps::enabled(legacy.iter().copied()) } else { Caps::new(caps) }
+        bridge.environment.caps = if pong.frontend_api_caps.is_empty() {
+            Caps::enabled(legacy::GATEWAY.iter().copied())
+        } else {
+            Caps::new(pong.frontend_api_caps)
         };
-        bridge.environment.caps = caps(pong.frontend_api_caps, legacy::GATEWAY);
-        bridge.environment.llb_caps = caps(pong.llb_caps, legacy::LLB);
+        bridge.environment.llb_caps = if pong.llb_caps.is_empty() {
+            ServerCaps::frozen()
+        } else {
+            let mut caps = ServerCaps::new();
+            for ApiCap {
+                id,
+                enabled,
+                deprecated,
+                disabled_reason,
+                disabled_reason_msg,
+                disabled_alternative,
+            } in pong.llb_caps
+            {
+                let cap = ServerCap {
+                    enabled,
+                    deprecated,
+                    disabled_reason,
+                    disabled_reason_message: disabled_reason_msg,
+                    disabled_alternative,
+                };
+                caps.insert(id, cap);
+            }
+            caps
+        };
         if bridge.environment.workers.is_empty() {
             bridge.environment.workers = pong
                 .workers

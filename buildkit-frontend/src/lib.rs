@@ -8,12 +8,15 @@
 mod bridge;
 mod caps;
 mod container;
+#[cfg(feature = "contexts")]
+mod context;
 mod detail;
 mod error;
 mod forwarder;
 mod gateway;
 #[cfg(feature = "grpc")]
 mod grpc;
+mod image_config;
 mod options;
 mod output;
 mod platform;
@@ -23,17 +26,22 @@ mod resolve;
 mod run;
 #[cfg(feature = "grpc")]
 mod serve;
+mod simulated;
 mod solve;
 mod stat;
+pub mod subrequest;
 
 pub use bridge::{Bridge, Environment, Tree, Worker};
 pub use caps::Caps;
 pub use container::{Container, ContainerMount, NewContainer};
+#[cfg(feature = "contexts")]
+pub use context::{Contexts, DefinitionFile};
 pub use detail::{Detail, SolveFailure, SourceDetail};
 pub use error::{Code, Error, Result};
 pub use gateway::{Gateway, Warning};
 #[cfg(feature = "grpc")]
 pub use grpc::{GrpcBridge, Transport};
+pub use image_config::{ContainerConfig, ImageConfig};
 pub use options::Options;
 pub use output::{
     Attestation, AttestationKind, BASE_IMAGE_CONFIG, BuildResult, IMAGE_CONFIG, PLATFORMS, SOURCE_DATE_EPOCH,
@@ -45,5 +53,6 @@ pub use resolve::{ChecksumAlgorithm, ResolveImage, ResolveMode, ResolveSource, R
 pub use run::run;
 #[cfg(feature = "grpc")]
 pub use serve::serve;
+pub use simulated::Simulated;
 pub use solve::Solve;
 pub use stat::{FileKind, FileStat};

@@ -27,7 +27,7 @@ pub const SOURCE_DATE_EPOCH: &str = "source.date.epoch";
 ///
 /// ```
 /// # use buildkit_frontend::{BuildResult, Gateway, Result};
-/// # async fn build(gateway: Gateway, definition: buildkit_proto::pb::Definition) -> Result<BuildResult> {
+/// # async fn build(gateway: Gateway, definition: buildkit_llb::Definition) -> Result<BuildResult> {
 /// let tree = gateway.solve(definition).await?;
 /// let config = br#"{"architecture":"amd64","os":"linux","config":{"Cmd":["/hello"]}}"#;
 /// Ok(tree.with_config(&config[..]))

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use buildkit_llb::{Definition, State};
 use buildkit_proto::{fsutil, gateway, pb};
 use bytes::Bytes;
 
@@ -37,9 +38,21 @@ impl Reference {
         &self.id
     }
 
-    /// The graph that makes this tree, where the daemon tells it.
-    pub fn definition(&self) -> Option<&pb::Definition> {
-        self.definition.as_ref()
+    /// The graph that makes this tree; `None` where the daemon does not tell
+    /// it.
+    pub fn definition(&self) -> Result<Option<Definition>> {
+        Ok(self.definition.clone().map(Definition::from_pb).transpose()?)
+    }
+
+    /// The tree as a state to build on.
+    ///
+    /// # Errors
+    /// When the daemon does not tell the graph.
+    pub fn state(&self) -> Result<State> {
+        let definition = self.definition()?.ok_or_else(|| {
+            Error::with_code(Code::Unimplemented, "the daemon does not tell what a result is made of")
+        })?;
+        Ok(definition.to_state()?)
     }
 
     /// Builds the tree now.

@@ -8,12 +8,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{env, io};
 
-use buildkit_llb::Platform;
-use buildkit_proto::pb;
+use buildkit_llb::{Definition, Platform};
 use futures::FutureExt as _;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use prost::Message as _;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::unix::pipe;
@@ -112,8 +110,7 @@ fn environment(vars: impl Iterator<Item = (String, String)>) -> Environment {
         }
     }
     environment.options = Options::from(options);
-    environment.frontend =
-        std::fs::read(FRONTEND).ok().and_then(|bytes| pb::Definition::decode(&bytes[..]).ok());
+    environment.frontend = std::fs::read(FRONTEND).ok().and_then(|bytes| Definition::from_bytes(bytes).ok());
     environment
 }
 

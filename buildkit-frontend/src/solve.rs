@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use buildkit_llb::Definition;
 use buildkit_proto::sourcepolicy::Policy;
 use buildkit_proto::{gateway, pb};
 
@@ -17,10 +18,8 @@ pub struct Solve {
 
 impl Solve {
     /// Builds a graph.
-    pub fn definition(definition: impl Into<pb::Definition>) -> Self {
-        let mut solve = Self::default();
-        solve.request.definition = Some(definition.into());
-        solve
+    pub fn definition(definition: &Definition) -> Self {
+        definition.to_pb().into()
     }
 
     /// Calls another frontend: `dockerfile.v0`, or `gateway.v0` with the
@@ -54,8 +53,8 @@ impl Solve {
 
     /// Gives the frontend a graph in place of a context, such as `context`,
     /// `dockerfile`, or a named one.
-    pub fn input(mut self, name: impl Into<String>, definition: impl Into<pb::Definition>) -> Self {
-        self.request.frontend_inputs.insert(name.into(), definition.into());
+    pub fn input(mut self, name: impl Into<String>, definition: &Definition) -> Self {
+        self.request.frontend_inputs.insert(name.into(), definition.to_pb());
         self
     }
 
@@ -86,6 +85,20 @@ impl Solve {
 
 impl From<pb::Definition> for Solve {
     fn from(definition: pb::Definition) -> Self {
+        let mut solve = Self::default();
+        solve.request.definition = Some(definition);
+        solve
+    }
+}
+
+impl From<Definition> for Solve {
+    fn from(definition: Definition) -> Self {
+        Self::definition(&definition)
+    }
+}
+
+impl From<&Definition> for Solve {
+    fn from(definition: &Definition) -> Self {
         Self::definition(definition)
     }
 }
