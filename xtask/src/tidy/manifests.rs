@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("buildkit-proto", &[]),
     ("buildkit-llb", &["buildkit-proto"]),
     ("buildkit-fsutil", &["buildkit-proto"]),
-    ("buildkit-frontend", &["buildkit-llb", "buildkit-proto"]),
+    ("buildkit-frontend", &["buildkit-llb", "buildkit-fsutil", "buildkit-proto"]),
     ("buildkit-dockerfile", &["buildkit-frontend", "buildkit-llb", "buildkit-fsutil", "buildkit-proto"]),
     ("buildkit-client", &["buildkit-frontend", "buildkit-llb", "buildkit-fsutil", "buildkit-proto"]),
     ("buildkit-engine", &["buildkit-frontend", "buildkit-llb", "buildkit-fsutil", "buildkit-proto"]),
