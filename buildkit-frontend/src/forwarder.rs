@@ -10,6 +10,34 @@ use futures::stream::BoxStream;
 
 use crate::bridge::{Bridge, Environment, Tree};
 use crate::error::Result;
+use crate::gateway::Gateway;
+use crate::solve::Solve;
+
+/// The option that names the image of a frontend.
+const SOURCE: &str = "source";
+
+impl Gateway {
+    /// A request that calls another frontend the way this one was called:
+    /// with the same options and inputs. It can be changed before it is
+    /// solved, which makes this frontend a wrapper around the other.
+    ///
+    /// `frontend` is one inside the daemon, such as `dockerfile.v0`, or the
+    /// reference of an image.
+    ///
+    /// # Errors
+    /// When the daemon cannot say which inputs there are.
+    pub async fn forward(&self, frontend: &str) -> Result<Solve> {
+        let own = self.options().iter().filter(|(name, _)| *name != SOURCE);
+        let is_builtin = matches!(frontend, "dockerfile.v0" | "gateway.v0");
+        let mut request =
+            if is_builtin { Solve::frontend(frontend) } else { Solve::frontend_image(frontend) };
+        request = request.options(own);
+        for (name, input) in &self.inputs().await? {
+            request = request.input(name, input);
+        }
+        Ok(request)
+    }
+}
 
 /// A bridge with an environment of its own.
 #[derive(Debug)]
