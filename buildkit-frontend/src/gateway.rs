@@ -124,9 +124,6 @@ impl Gateway {
     /// [`Error::locations`].
     pub async fn solve(&self, request: impl Into<Solve>) -> Result<BuildResult> {
         let mut request = request.into().request;
-        if request.definition.is_some() && !request.frontend.is_empty() {
-            return Err(invalid("a request has either a graph or a frontend"));
-        }
         self.check_caps(&request)?;
         if !request.frontend.is_empty() {
             self.hand_on_caches(&mut request);

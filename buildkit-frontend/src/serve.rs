@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{env, io};
 
 use buildkit_llb::{Definition, Platform};
 use futures::FutureExt as _;
+use futures::future::{Either, select};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::Deserialize;
@@ -81,11 +82,15 @@ where
         ));
     }
     let io = Stdio::take().map_err(|error| Error::context("cannot use stdin and stdout", error))?;
-    let transport = connect(io).await?;
+    let (transport, mut end) = connect(io).await?;
     let bridge = tokio::time::timeout(HELLO, GrpcBridge::connect(transport, None, environment))
         .await
         .map_err(|_| Error::with_code(Code::DeadlineExceeded, "the daemon did not answer within 15 s"))??;
-    let result = run(Gateway::new(bridge.clone()), build).await;
+    // A cancelled build closes the connection; nobody waits for the rest.
+    let result = match select(pin!(run(Gateway::new(bridge.clone()), build)), &mut end).await {
+        Either::Left((result, _)) => result,
+        Either::Right(_) => return Err(Error::with_code(Code::Cancelled, "the daemon ended the build")),
+    };
     bridge.finish(&result).await.map_err(|error| Error::context("cannot report the result", error))?;
     result.map(drop)
 }
@@ -168,7 +173,8 @@ impl Stdio {
     }
 }
 
-async fn connect(io: Stdio) -> Result<Connection> {
+/// A connection, and what tells its end.
+async fn connect(io: Stdio) -> Result<(Connection, tokio::task::JoinHandle<()>)> {
     let io = TokioIo::new(tokio::io::join(io.input, io.output));
     let (send, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -178,9 +184,7 @@ async fn connect(io: Stdio) -> Result<Connection> {
         .handshake(io)
         .await
         .map_err(|error| Error::context("cannot speak HTTP/2 with the daemon", error))?;
-    // Calls fail by themselves when the connection ends.
-    tokio::spawn(connection.map(drop));
-    Ok(Connection { send })
+    Ok((Connection { send }, tokio::spawn(connection.map(drop))))
 }
 
 /// Carries calls to the daemon at the other end of stdio.

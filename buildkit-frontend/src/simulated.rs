@@ -122,7 +122,7 @@ impl Simulated {
 
     /// Changes what is known before the first call: workers, capabilities.
     #[must_use]
-    pub fn environment(mut self, change: impl FnOnce(&mut Environment)) -> Self {
+    pub fn configure(mut self, change: impl FnOnce(&mut Environment)) -> Self {
         change(&mut self.environment);
         self
     }
