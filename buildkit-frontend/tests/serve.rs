@@ -32,11 +32,11 @@ async fn build(gateway: Gateway) -> Result<BuildResult> {
 }
 
 async fn start(what: &str) -> (FakeDaemon, tokio::process::Child) {
-    let (daemon, child, _) = start_connection(what).await;
+    let (daemon, child, _) = start_connection(what);
     (daemon, child)
 }
 
-async fn start_connection(what: &str) -> (FakeDaemon, tokio::process::Child, tokio::task::AbortHandle) {
+fn start_connection(what: &str) -> (FakeDaemon, tokio::process::Child, tokio::task::AbortHandle) {
     let daemon = FakeDaemon::new(Simulated::new().file("context", "hello", "world"));
     let mut child = Command::new(std::env::current_exe().unwrap())
         .env("BUILDKIT_SESSION_ID", "s1")
@@ -82,7 +82,7 @@ async fn a_panic_arrives_as_an_error() {
 }
 
 async fn a_frontend_ends_with_its_connection() {
-    let (daemon, mut child, connection) = start_connection("hang").await;
+    let (daemon, mut child, connection) = start_connection("hang");
     while daemon.calls.lock().unwrap().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -4,3 +4,10 @@ pub mod daemon;
 pub mod fake;
 pub mod fault_proxy;
 pub mod tls;
+
+/// The guides compile and run.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../docs/guide/frontends.md")]
+    mod frontends {}
+}
