@@ -1,13 +1,24 @@
 //! An async client for BuildKit: solve with a session, progress, caches, history and the gateway.
 
+pub mod cache;
+mod client;
 pub mod connect;
 pub mod docker_config;
 pub mod error;
+pub mod export;
+mod output;
+pub mod policy;
 pub mod progress;
 pub mod redact;
+pub mod request;
+mod retry;
 mod secret;
 pub mod session;
+mod solve;
 pub mod tls;
 
+pub use client::{Client, ClientBuilder, Daemon};
 pub use error::Error;
+pub use retry::Retry;
 pub use secret::Secret;
+pub use solve::{Build, Descriptor, Provenance, Solve, Solved};

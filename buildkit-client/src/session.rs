@@ -5,6 +5,8 @@
 //! not attached is answered `Unimplemented`.
 
 pub mod auth;
+pub(crate) mod exporter;
+pub(crate) mod filesync;
 mod health;
 mod transport;
 
@@ -195,9 +197,13 @@ impl SessionContext {
     /// Keeps a failure on this side, so that the build's error can name the root cause instead of
     /// what the daemon makes of it.
     pub fn failed(&self, what: impl Into<String>, source: impl Into<crate::error::BoxError>) {
+        self.failed_with(LocalError::new(what, source));
+    }
+
+    pub(crate) fn failed_with(&self, error: LocalError) {
         let mut failures = self.0.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() < MAX_KEPT {
-            failures.push(LocalError::new(what, source));
+            failures.push(error);
         }
     }
 

@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod client;
 mod control;
 mod faulty_io;
 mod registry;
@@ -47,6 +48,7 @@ use tonic::Status;
 use tonic::service::RoutesBuilder;
 use tonic::transport::server::Connected;
 
+pub use self::client::Dial;
 pub use self::faulty_io::{Fault, Faults, FaultyIo};
 pub use self::registry::{Answer, FakeRegistry, Received};
 pub use self::session::{Entry, Session, Transfer};

@@ -1,0 +1,410 @@
+//! The local ends of exporters: checked before a build starts, filled while it runs, and given
+//! their names when it has succeeded.
+
+use crate::error::{BoxError, LocalError, RequestError};
+use crate::export::{Export, Output, OutputKind, Target, TreeSink};
+use crate::request::new_id;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+
+/// The local ends of one build, by the index of their exporter.
+#[derive(Clone, Default)]
+pub(crate) struct Outputs(Arc<BTreeMap<usize, Entry>>);
+
+struct Entry {
+    kind: String,
+    sink: Sink,
+    state: Mutex<State>,
+}
+
+enum Sink {
+    File(PathBuf),
+    /// A path that is no regular file: a pipe, a device. It is written in place.
+    Special(PathBuf),
+    Writer(Output),
+    Dir {
+        path: PathBuf,
+        delete: bool,
+    },
+    Tree(Arc<dyn TreeSink>),
+    Store(PathBuf),
+}
+
+#[derive(Default)]
+struct State {
+    temporary: Option<Temporary>,
+    taken: bool,
+    done: bool,
+}
+
+/// A file under a name of its own; removed unless it was given its final one.
+struct Temporary {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// What an exporter writes to.
+pub(crate) enum Opened {
+    Stream(Stream),
+    Dir { path: PathBuf, delete: bool },
+    Tree(Arc<dyn TreeSink>),
+}
+
+/// A byte stream on its way to a file or a writer.
+pub(crate) enum Stream {
+    File(tokio::fs::File),
+    Writer(Pin<Box<dyn AsyncWrite + Send + Unpin>>),
+}
+
+impl Outputs {
+    /// Checks every destination, and makes the temporary files.
+    pub(crate) async fn open(exports: &[Export]) -> Result<Self, RequestError> {
+        let exports = exports.to_vec();
+        // Files are made and directories looked at: not on the runtime's threads.
+        let opened = tokio::task::spawn_blocking(move || {
+            let mut entries = BTreeMap::new();
+            for (index, export) in exports.into_iter().enumerate() {
+                if let Some(entry) = Entry::open(export)? {
+                    entries.insert(index, entry);
+                }
+            }
+            Ok(entries)
+        })
+        .await;
+        match opened {
+            Ok(entries) => Ok(Self(Arc::new(entries?))),
+            Err(_) => Err(RequestError::option("export", "the destinations could not be checked")),
+        }
+    }
+
+    /// Whether the daemon may send something with `FileSend`.
+    pub(crate) fn any_sent(&self) -> bool {
+        self.0.values().any(|entry| !matches!(entry.sink, Sink::Store(_)))
+    }
+
+    /// Opens the end of an exporter, once. `None` when there is none of this index.
+    pub(crate) async fn take(
+        &self,
+        index: usize,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Option<Opened>, LocalError> {
+        let Some(entry) = self.0.get(&index) else { return Ok(None) };
+        let failed = |error: BoxError| LocalError::new(entry.describe(index), error);
+        let temporary = {
+            let mut state = entry.lock();
+            if std::mem::replace(&mut state.taken, true) {
+                return Err(failed("target already exists".into()));
+            }
+            state.temporary.as_ref().map(|temporary| temporary.path.clone())
+        };
+        let open = async |path: &Path| {
+            let file = tokio::fs::OpenOptions::new().write(true).open(path).await;
+            file.map(Stream::File).map_err(|error| failed(error.into()))
+        };
+        Ok(Some(match (&entry.sink, temporary) {
+            (Sink::File(_), Some(path)) => Opened::Stream(open(&path).await?),
+            (Sink::File(path) | Sink::Special(path), _) => Opened::Stream(open(path).await?),
+            (Sink::Writer(output), _) => {
+                let writer = match &output.0 {
+                    OutputKind::Open(open) => open(metadata).map_err(|error| failed(error.into()))?,
+                    OutputKind::Writer(writer) => Output::take_writer(writer)
+                        .ok_or_else(|| failed("the writer was used by an earlier build".into()))?,
+                    OutputKind::File(_) => return Ok(None),
+                };
+                Opened::Stream(Stream::Writer(Box::pin(writer)))
+            }
+            (Sink::Dir { path, delete }, _) => Opened::Dir { path: path.clone(), delete: *delete },
+            (Sink::Tree(sink), _) => Opened::Tree(sink.clone()),
+            (Sink::Store(_), _) => return Ok(None),
+        }))
+    }
+
+    /// Notes that an exporter has written everything.
+    pub(crate) fn done(&self, index: usize) {
+        if let Some(entry) = self.0.get(&index) {
+            entry.lock().done = true;
+        }
+    }
+
+    /// How messages call an exporter.
+    pub(crate) fn describe(&self, index: usize) -> String {
+        match self.0.get(&index) {
+            Some(entry) => entry.describe(index),
+            None => format!("cannot write export {index}"),
+        }
+    }
+
+    /// The build has succeeded: every file gets its name. Fails when the daemon never sent one.
+    pub(crate) async fn commit(&self) -> Result<(), LocalError> {
+        for (index, entry) in self.0.iter() {
+            let (temporary, done) = {
+                let mut state = entry.lock();
+                (state.temporary.take(), state.done)
+            };
+            if !done && !matches!(entry.sink, Sink::Store(_)) {
+                return Err(LocalError::new(
+                    entry.describe(*index),
+                    "the daemon reported success but never sent its data",
+                ));
+            }
+            if let (Some(temporary), Sink::File(path)) = (temporary, &entry.sink) {
+                let path = path.clone();
+                let renamed = tokio::task::spawn_blocking(move || temporary.rename(&path)).await;
+                renamed
+                    .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+                    .map_err(|error| LocalError::new(entry.describe(*index), error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Outputs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.values().map(|entry| &entry.kind)).finish()
+    }
+}
+
+impl Entry {
+    fn open(export: Export) -> Result<Option<Self>, RequestError> {
+        let kind = export.kind;
+        let failed = |path: &Path, source| RequestError::Path {
+            role: format!("output of the {kind} exporter"),
+            path: path.to_owned(),
+            source,
+        };
+        let mut state = State::default();
+        let sink = match export.target {
+            Target::None => return Ok(None),
+            Target::Tree(sink) => Sink::Tree(sink),
+            Target::Dir { path, delete } => {
+                check_dir(&path).map_err(|error| failed(&path, error))?;
+                Sink::Dir { path, delete }
+            }
+            Target::Store(path) => {
+                check_dir(&path).map_err(|error| failed(&path, error))?;
+                Sink::Store(path)
+            }
+            Target::Stream(output) => match &output.0 {
+                OutputKind::File(path) => match std::fs::metadata(path) {
+                    Ok(found) if found.is_dir() => {
+                        return Err(failed(path, io::ErrorKind::IsADirectory.into()));
+                    }
+                    Ok(found) if !found.is_file() => Sink::Special(path.clone()),
+                    _ => {
+                        // A link is followed: the file it names is replaced, not the link.
+                        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+                        state.temporary =
+                            Some(Temporary::beside(&path).map_err(|error| failed(&path, error))?);
+                        Sink::File(path)
+                    }
+                },
+                OutputKind::Writer(_) | OutputKind::Open(_) => Sink::Writer(output),
+            },
+        };
+        Ok(Some(Self { kind, sink, state: Mutex::new(state) }))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn describe(&self, index: usize) -> String {
+        let to = match &self.sink {
+            Sink::File(path) | Sink::Special(path) | Sink::Dir { path, .. } | Sink::Store(path) => {
+                format!(" to {}", path.display())
+            }
+            Sink::Writer(_) | Sink::Tree(_) => String::new(),
+        };
+        format!("cannot write export {index} ({}){to}", self.kind)
+    }
+}
+
+impl Temporary {
+    fn beside(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut temporary = std::ffi::OsString::from(".");
+        // Long names must stay below the limit of the file system.
+        let shown: String = name.to_string_lossy().chars().take(40).collect();
+        temporary.push(shown);
+        temporary.push(".");
+        temporary.push(&new_id()[..12]);
+        let path = path.with_file_name(temporary);
+        // The umask applies, and a name that exists is never taken over.
+        std::fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
+        Ok(Self { path, kept: false })
+    }
+
+    /// Gives the file its name. What it replaces passes its permissions on.
+    fn rename(mut self, to: &Path) -> io::Result<()> {
+        if let Ok(old) = std::fs::metadata(to) {
+            let _ = std::fs::set_permissions(&self.path, old.permissions());
+        }
+        std::fs::rename(&self.path, to)?;
+        self.kept = true;
+        // So that the name survives a crash as well as the content does.
+        if let Some(dir) = to.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            if let Ok(dir) = std::fs::File::open(dir) {
+                let _ = dir.sync_all();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a directory can be made or written at this path.
+fn check_dir(path: &Path) -> io::Result<()> {
+    let mut at = std::path::absolute(path)?;
+    loop {
+        match std::fs::metadata(&at) {
+            Ok(found) if !found.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if !at.pop() {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    #[cfg(unix)]
+    rustix::fs::access(&at, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?;
+    Ok(())
+}
+
+impl Stream {
+    /// Writes all of a chunk.
+    pub(crate) async fn write(&mut self, data: &[u8]) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.write_all(data).await,
+            Self::Writer(writer) => writer.write_all(data).await,
+        }
+    }
+
+    /// Ends the stream; a file is on disk afterwards.
+    pub(crate) async fn finish(mut self) -> io::Result<()> {
+        match &mut self {
+            Self::File(file) => {
+                file.flush().await?;
+                match file.sync_all().await {
+                    // Pipes and devices have nothing to sync.
+                    Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+                    other => other,
+                }
+            }
+            Self::Writer(writer) => {
+                writer.flush().await?;
+                writer.shutdown().await
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn open(export: impl Into<Export>) -> Result<Outputs, RequestError> {
+        Outputs::open(&[export.into()]).await
+    }
+
+    async fn write(outputs: &Outputs, data: &[u8]) {
+        match outputs.take(0, &BTreeMap::new()).await.unwrap().unwrap() {
+            Opened::Stream(mut stream) => {
+                stream.write(data).await.unwrap();
+                stream.finish().await.unwrap();
+            }
+            _ => panic!("no stream"),
+        }
+    }
+
+    #[tokio::test]
+    async fn f29_a_failed_build_leaves_an_existing_file_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keep.tar");
+        std::fs::write(&path, "old").unwrap();
+        let outputs = open(Export::tar(&path)).await.unwrap();
+        write(&outputs, b"torn").await;
+        drop(outputs);
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1, "a temporary file is left");
+    }
+
+    #[tokio::test]
+    async fn f30_a_file_gets_its_name_with_the_success_of_the_build() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new.tar");
+        let outputs = open(Export::tar(&path)).await.unwrap();
+        write(&outputs, b"whole").await;
+        outputs.done(0);
+        assert!(!path.exists());
+        outputs.commit().await.unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn success_without_data_is_no_success() {
+        let dir = tempfile::tempdir().unwrap();
+        let outputs = open(Export::tar(dir.path().join("x"))).await.unwrap();
+        assert!(outputs.commit().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn f27_destinations_that_cannot_be_are_found_before_the_build() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let kind = |result: Result<Outputs, RequestError>| match result {
+            Err(RequestError::Path { source, .. }) => source.kind(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(kind(open(Export::tar(dir.path())).await), io::ErrorKind::IsADirectory);
+        assert_eq!(kind(open(Export::tar(dir.path().join("no/such"))).await), io::ErrorKind::NotFound);
+        assert_eq!(kind(open(Export::local(&file)).await), io::ErrorKind::NotADirectory);
+        assert_eq!(kind(open(Export::local(file.join("below"))).await), io::ErrorKind::NotADirectory);
+        open(Export::local(dir.path().join("made/when/needed"))).await.unwrap();
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1, "checking must not leave anything");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn f31_the_umask_is_honoured_and_a_replaced_file_keeps_its_mode() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.tar");
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let plain = dir.path().join("plain");
+        std::fs::write(&plain, "").unwrap();
+        for expected in [mode(&plain), 0o600] {
+            let outputs = open(Export::tar(&path)).await.unwrap();
+            write(&outputs, b"x").await;
+            outputs.done(0);
+            outputs.commit().await.unwrap();
+            assert_eq!(mode(&path), expected);
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_is_opened_once() {
+        let outputs = open(Export::tar(Output::writer(Vec::new()))).await.unwrap();
+        write(&outputs, b"x").await;
+        let Err(error) = outputs.take(0, &BTreeMap::new()).await else { panic!("opened twice") };
+        assert!(crate::error::report(&error).contains("target already exists"), "{error}");
+        assert!(outputs.take(7, &BTreeMap::new()).await.unwrap().is_none());
+    }
+}

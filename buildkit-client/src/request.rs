@@ -1,0 +1,563 @@
+//! A build as plain data.
+
+use crate::cache::{CacheExport, CacheImport};
+use crate::error::RequestError;
+use crate::export::{Export, Target};
+use crate::policy::{Entitlement, Policy};
+use crate::session::{RegistryScope, hub};
+use buildkit_llb::State;
+use buildkit_proto::{control, pb};
+use prost::Message as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Largest message that a daemon takes.
+pub(crate) const MAX_REQUEST: usize = 16 * 1024 * 1024;
+
+/// What to build.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub enum Input {
+    /// Nothing yet; refused.
+    #[default]
+    Empty,
+    /// A graph. It is marshalled when the build starts.
+    State(State),
+    /// A graph that is marshalled already.
+    Definition(pb::Definition),
+    /// A frontend of the daemon, which makes the graph.
+    Frontend(Frontend),
+    /// A function of the caller drives the build through the gateway.
+    Gateway(Frontend),
+}
+
+impl From<State> for Input {
+    fn from(state: State) -> Self {
+        Self::State(state)
+    }
+}
+
+impl From<&State> for Input {
+    fn from(state: &State) -> Self {
+        Self::State(state.clone())
+    }
+}
+
+impl From<pb::Definition> for Input {
+    fn from(definition: pb::Definition) -> Self {
+        Self::Definition(definition)
+    }
+}
+
+impl From<buildkit_llb::Definition> for Input {
+    fn from(definition: buildkit_llb::Definition) -> Self {
+        Self::Definition(definition.to_pb())
+    }
+}
+
+impl From<Frontend> for Input {
+    fn from(frontend: Frontend) -> Self {
+        Self::Frontend(frontend)
+    }
+}
+
+/// A frontend by name, with its options as they are sent.
+///
+/// ```
+/// # use buildkit_client::request::Frontend;
+/// let dockerfile = Frontend::new("dockerfile.v0").opt("target", "test").opt("build-arg:V", "1");
+/// let image = Frontend::image("docker.io/example/frontend:1");
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Frontend {
+    pub(crate) name: String,
+    pub(crate) opts: BTreeMap<String, String>,
+    pub(crate) inputs: BTreeMap<String, FrontendInput>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum FrontendInput {
+    State(State),
+    Definition(pb::Definition),
+}
+
+impl Frontend {
+    /// One that is built into the daemon: `dockerfile.v0` or `gateway.v0`.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    /// One that is an image; the daemon pulls it.
+    pub fn image(reference: impl Into<String>) -> Self {
+        Self::new("gateway.v0").opt("source", reference)
+    }
+
+    /// Sets an option.
+    #[must_use]
+    pub fn opt(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.opts.insert(key.into(), value.into());
+        self
+    }
+
+    /// Gives it a graph under a name, for example as its `context`.
+    #[must_use]
+    pub fn input(mut self, name: impl Into<String>, state: impl Into<State>) -> Self {
+        self.inputs.insert(name.into(), FrontendInput::State(state.into()));
+        self
+    }
+
+    /// Gives it a marshalled graph under a name.
+    #[must_use]
+    pub fn input_definition(mut self, name: impl Into<String>, definition: pb::Definition) -> Self {
+        self.inputs.insert(name.into(), FrontendInput::Definition(definition));
+        self
+    }
+}
+
+/// Files that a build may read from this side.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Local {
+    /// A directory. Owner and group of everything are sent as 0.
+    Dir(PathBuf),
+    /// A tree from elsewhere: memory, an archive.
+    Tree(Arc<dyn buildkit_fsutil::source::SourceFs>),
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dir(path) => f.debug_tuple("Dir").field(path).finish(),
+            Self::Tree(_) => f.write_str("Tree"),
+        }
+    }
+}
+
+impl From<&str> for Local {
+    fn from(path: &str) -> Self {
+        Self::Dir(path.into())
+    }
+}
+
+impl From<String> for Local {
+    fn from(path: String) -> Self {
+        Self::Dir(path.into())
+    }
+}
+
+impl From<&Path> for Local {
+    fn from(path: &Path) -> Self {
+        Self::Dir(path.into())
+    }
+}
+
+impl From<&PathBuf> for Local {
+    fn from(path: &PathBuf) -> Self {
+        Self::Dir(path.clone())
+    }
+}
+
+impl From<PathBuf> for Local {
+    fn from(path: PathBuf) -> Self {
+        Self::Dir(path)
+    }
+}
+
+impl From<Arc<dyn buildkit_fsutil::source::SourceFs>> for Local {
+    fn from(tree: Arc<dyn buildkit_fsutil::source::SourceFs>) -> Self {
+        Self::Tree(tree)
+    }
+}
+
+/// Everything about a build but its session's services. All fields are public: fill it in, change
+/// it, keep it; [`Client::solve`](crate::Client::solve) has a method for each.
+///
+/// # Defaults
+///
+/// No exporter (the result stays in the daemon's cache), no caches, no entitlements, no policy, no
+/// attestations, a new random ref, the newest image layout that the daemon knows.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// What to build.
+    pub input: Input,
+    /// Id of the build; a random one when `None`. It must be new to the daemon.
+    pub reference: Option<String>,
+    /// Directories and trees that the build may read, by name.
+    pub locals: BTreeMap<String, Local>,
+    /// OCI layouts that the build may read, by id.
+    pub oci_layouts: BTreeMap<String, PathBuf>,
+    /// Where the result goes.
+    pub exports: Vec<Export>,
+    /// Caches to write.
+    pub cache_to: Vec<CacheExport>,
+    /// Caches to read, in order.
+    pub cache_from: Vec<CacheImport>,
+    /// What steps may do beyond the usual.
+    pub entitlements: BTreeSet<Entitlement>,
+    /// Rules about sources.
+    pub policy: Option<Policy>,
+    /// Runs every step even where its result is cached.
+    pub no_cache: bool,
+    /// Keeps the build out of the history.
+    pub internal: bool,
+    /// Sends the network traffic of steps through a recording proxy. BuildKit 0.31.
+    pub proxy_network: bool,
+    /// Layout of images: 10, 20 or 30; 0 is the newest.
+    pub compatibility_version: i64,
+    /// Key under which the daemon keeps copies of local directories between builds; made from
+    /// this host and the absolute paths when `None`.
+    pub shared_key: Option<String>,
+    /// Registries whose credentials the build may use; see [`RegistryScope`].
+    pub registries: Option<RegistryScope>,
+}
+
+/// A request whose graph is marshalled and whose parts fit together.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) message: control::SolveRequest,
+    pub(crate) shared_key: String,
+    /// Names of the local directories that the build may ask for.
+    pub(crate) locals: BTreeMap<String, Local>,
+    pub(crate) registries: RegistryScope,
+}
+
+impl Request {
+    /// Checks what can be checked without I/O, marshals, and makes the message.
+    pub(crate) fn prepare(&self, reference: &str, session: &str) -> Result<Prepared, RequestError> {
+        for export in &self.exports {
+            export.validate()?;
+        }
+        if self.exports.iter().filter(|export| matches!(export.target, Target::Store(_))).count() > 1 {
+            return Err(RequestError::Duplicate { what: "oci store key", name: "export".into() });
+        }
+        for (at, cache) in self.cache_to.iter().enumerate() {
+            cache.0.validate("cache_to")?;
+            if self.cache_to.iter().take(at).any(|other| other.0 == cache.0) {
+                return Err(RequestError::Duplicate { what: "cache export", name: cache.0.kind.into() });
+            }
+        }
+        for cache in &self.cache_from {
+            cache.0.validate("cache_from")?;
+        }
+
+        let mut message = control::SolveRequest {
+            r#ref: reference.to_owned(),
+            session: session.to_owned(),
+            internal: self.internal,
+            proxy_network: self.proxy_network,
+            compatibility_version: self.compatibility_version,
+            entitlements: self.entitlements.iter().map(ToString::to_string).collect(),
+            source_policy: self.policy.as_ref().map(|policy| policy.0.clone()),
+            ..Default::default()
+        };
+        let mut sources = None;
+        match &self.input {
+            Input::Empty => return Err(RequestError::Empty),
+            Input::State(state) => message.definition = Some(marshal(state)?),
+            Input::Definition(definition) => message.definition = Some(definition.clone()),
+            Input::Frontend(frontend) if frontend.name.is_empty() => return Err(RequestError::Empty),
+            Input::Frontend(frontend) | Input::Gateway(frontend) => {
+                message.frontend.clone_from(&frontend.name);
+                message.frontend_attrs.clone_from(&frontend.opts);
+                for (name, input) in &frontend.inputs {
+                    let definition = match input {
+                        FrontendInput::State(state) => marshal(state)?,
+                        FrontendInput::Definition(definition) => definition.clone(),
+                    };
+                    message.frontend_inputs.insert(name.clone(), definition);
+                }
+            }
+        }
+        if let Some(definition) = &mut message.definition {
+            if definition.def.is_empty() {
+                return Err(RequestError::Empty);
+            }
+            if self.no_cache {
+                for metadata in definition.metadata.values_mut() {
+                    metadata.ignore_cache = true;
+                }
+            }
+            let found = Sources::of(definition)?;
+            if let Some(name) = found.locals.iter().find(|name| !self.locals.contains_key(*name)) {
+                return Err(RequestError::LocalNotAttached { name: name.clone() });
+            }
+            sources = Some(found);
+        } else if self.no_cache {
+            message.frontend_attrs.entry("no-cache".into()).or_default();
+        }
+
+        self.add_caches(&mut message)?;
+        message.exporters = self
+            .exports
+            .iter()
+            .map(|export| control::Exporter { r#type: export.kind.clone(), attrs: export.attrs.clone() })
+            .collect();
+        // Daemons before 0.13 know one exporter only, and newer ones ignore these fields.
+        if let Some(first) = self.exports.first() {
+            message.exporter_deprecated.clone_from(&first.kind);
+            message.exporter_attrs_deprecated.clone_from(&first.attrs);
+        }
+        let size = message.encoded_len();
+        if size > MAX_REQUEST {
+            let what = if message.definition.is_some() { "definition" } else { "request" };
+            return Err(RequestError::TooLarge { what, size, limit: MAX_REQUEST });
+        }
+
+        let mut locals = self.locals.clone();
+        if let Some(sources) = &sources {
+            locals.retain(|name, _| sources.locals.contains(name));
+        }
+        let registries = match (&self.registries, sources) {
+            (Some(scope), _) => scope.clone(),
+            (None, None) => RegistryScope::Any,
+            (None, Some(sources)) => RegistryScope::Hosts(self.hosts(sources.registries)),
+        };
+        Ok(Prepared {
+            message,
+            shared_key: self.shared_key.clone().unwrap_or_else(|| shared_key(&self.locals)),
+            locals,
+            registries,
+        })
+    }
+
+    fn add_caches(&self, message: &mut control::SolveRequest) -> Result<(), RequestError> {
+        let entry = |kind: &str, mut attrs: BTreeMap<String, String>, other_side: &str| {
+            attrs.remove(other_side);
+            control::CacheOptionsEntry { r#type: kind.to_owned(), attrs }
+        };
+        let imports: Vec<_> =
+            self.cache_from.iter().map(|cache| entry(cache.0.kind, cache.0.attrs.clone(), "dest")).collect();
+        let exports: Vec<_> =
+            self.cache_to.iter().map(|cache| entry(cache.0.kind, cache.0.attrs.clone(), "src")).collect();
+        if matches!(self.input, Input::Frontend(_) | Input::Gateway(_)) && !imports.is_empty() {
+            let list: Vec<_> = imports
+                .iter()
+                .map(|import| serde_json::json!({ "Type": import.r#type, "Attrs": import.attrs }))
+                .collect();
+            let json = serde_json::to_string(&list)
+                .map_err(|error| RequestError::option("cache_from", error.to_string()))?;
+            message.frontend_attrs.insert("cache-imports".into(), json);
+        }
+        message.cache = Some(control::CacheOptions { exports, imports, ..Default::default() });
+        Ok(())
+    }
+
+    /// Registries named by the graph, the exporters and the caches.
+    fn hosts(&self, mut hosts: BTreeSet<String>) -> BTreeSet<String> {
+        let names = self
+            .exports
+            .iter()
+            .filter_map(|export| export.attrs.get("name"))
+            .chain(self.cache_to.iter().filter_map(|cache| cache.0.attrs.get("ref")))
+            .chain(self.cache_from.iter().filter_map(|cache| cache.0.attrs.get("ref")));
+        for name in names.flat_map(|names| names.split(',')) {
+            hosts.insert(registry_of(name));
+        }
+        hosts
+    }
+}
+
+fn marshal(state: &State) -> Result<pb::Definition, RequestError> {
+    let definition = state
+        .marshal(buildkit_llb::Platform::LINUX_AMD64)
+        .map_err(|error| RequestError::Definition { source: error.into() })?;
+    Ok(definition.to_pb())
+}
+
+/// What a graph reads.
+#[derive(Debug, Default)]
+struct Sources {
+    locals: BTreeSet<String>,
+    registries: BTreeSet<String>,
+}
+
+impl Sources {
+    fn of(definition: &pb::Definition) -> Result<Self, RequestError> {
+        let mut found = Self::default();
+        for bytes in &definition.def {
+            let op = pb::Op::decode(bytes.clone())
+                .map_err(|error| RequestError::Definition { source: error.into() })?;
+            match op.op {
+                Some(pb::op::Op::Source(source)) => {
+                    let id = source.identifier;
+                    if let Some(name) = id.strip_prefix("local://") {
+                        found.locals.insert(name.to_owned());
+                    } else if let Some((scheme, rest)) = id.split_once("://") {
+                        if scheme.starts_with("docker-image") {
+                            found.registries.insert(registry_of(rest));
+                        }
+                    }
+                }
+                Some(pb::op::Op::Build(_)) => {
+                    // A graph inside a graph may name more; the daemon alone sees it.
+                }
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Host of an image reference: the part before the first slash when it looks like a host.
+fn registry_of(reference: &str) -> String {
+    let reference = reference.trim();
+    let host = match reference.split_once('/') {
+        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
+        _ => "docker.io",
+    };
+    hub(host).to_owned()
+}
+
+/// The same directories on the same host are the same to the daemon, others never.
+fn shared_key(locals: &BTreeMap<String, Local>) -> String {
+    use sha2::Digest as _;
+    if locals.is_empty() {
+        return String::new();
+    }
+    let mut hash = sha2::Sha256::new();
+    hash.update(rustix::system::uname().nodename().to_bytes());
+    for (name, local) in locals {
+        hash.update([0]);
+        hash.update(name.as_bytes());
+        hash.update([0]);
+        match local {
+            Local::Dir(path) => {
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                hash.update(path.as_os_str().as_encoded_bytes());
+            }
+            Local::Tree(_) => {}
+        }
+    }
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A new random id of 25 characters, 0 to 9 and a to z.
+pub(crate) fn new_id() -> String {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut bytes = [0; 25];
+    if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).is_err() {
+        // No randomness from the system: time and address still tell two builds apart.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        for (byte, time) in bytes.iter_mut().zip(now.as_nanos().to_le_bytes()) {
+            *byte = time;
+        }
+    }
+    bytes.iter().map(|byte| char::from(DIGITS[usize::from(*byte) % DIGITS.len()])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::{LocalCache, RegistryCache};
+
+    fn graph(identifiers: &[&str]) -> pb::Definition {
+        let def = identifiers
+            .iter()
+            .map(|identifier| {
+                let source = pb::SourceOp { identifier: (*identifier).into(), ..Default::default() };
+                pb::Op { op: Some(pb::op::Op::Source(source)), ..Default::default() }.encode_to_vec().into()
+            })
+            .collect();
+        pb::Definition { def, ..Default::default() }
+    }
+
+    fn request(input: impl Into<Input>) -> Request {
+        Request { input: input.into(), ..Request::default() }
+    }
+
+    #[test]
+    fn a_graph_gets_only_the_directories_it_names() {
+        let mut request = request(graph(&["local://context"]));
+        assert!(
+            matches!(request.prepare("r", "s"), Err(RequestError::LocalNotAttached { name }) if name == "context")
+        );
+        request.locals.insert("context".into(), ".".into());
+        request.locals.insert("other".into(), "/etc".into());
+        let prepared = request.prepare("r", "s").unwrap();
+        assert_eq!(prepared.locals.keys().collect::<Vec<_>>(), ["context"]);
+    }
+
+    #[test]
+    fn a_graph_gets_only_the_credentials_of_its_registries() {
+        let mut request = request(graph(&["docker-image://docker.io/library/alpine:3", "https://e.org/x"]));
+        request.exports.push(Export::image("reg:5000/a:1,ghcr.io/o/a").push().into());
+        request.cache_to.push(RegistryCache::new("cache.local/c").into());
+        let scope = request.prepare("r", "s").unwrap().registries;
+        for host in ["registry-1.docker.io", "docker.io", "reg:5000", "ghcr.io", "cache.local"] {
+            assert!(scope.allows(host), "{host}");
+        }
+        for host in ["gcr.io", "ghcr.io.evil.com", "e.org", "reg"] {
+            assert!(!scope.allows(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn daemons_before_several_exporters_get_the_first() {
+        let mut request = request(Frontend::new("dockerfile.v0"));
+        request.exports = vec![Export::image("a").into(), Export::local("out").into()];
+        let message = request.prepare("r", "s").unwrap().message;
+        assert_eq!(message.exporter_deprecated, "image");
+        assert_eq!(message.exporters.len(), 2);
+    }
+
+    #[test]
+    fn cache_imports_reach_the_frontend_as_well() {
+        let mut request = request(Frontend::new("dockerfile.v0"));
+        request.cache_from = vec![RegistryCache::new("r/c").into(), LocalCache::new("dir").into()];
+        let message = request.prepare("r", "s").unwrap().message;
+        assert_eq!(
+            message.frontend_attrs["cache-imports"],
+            r#"[{"Attrs":{"ref":"r/c"},"Type":"registry"},{"Attrs":{"src":"dir"},"Type":"local"}]"#
+        );
+        assert_eq!(message.cache.unwrap().imports.len(), 2);
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        assert!(matches!(request(Input::Empty).prepare("r", "s"), Err(RequestError::Empty)));
+        assert!(matches!(request(Frontend::new("")).prepare("r", "s"), Err(RequestError::Empty)));
+        let mut twice = request(Frontend::new("dockerfile.v0"));
+        twice.cache_to = vec![RegistryCache::new("r/c").into(), RegistryCache::new("r/c").into()];
+        assert!(matches!(twice.prepare("r", "s"), Err(RequestError::Duplicate { .. })));
+    }
+
+    #[test]
+    fn f48_a_graph_past_the_limit_is_refused_before_it_is_sent() {
+        let op = pb::Op {
+            op: Some(pb::op::Op::Source(pb::SourceOp {
+                identifier: "x".repeat(17 * 1024 * 1024),
+                ..Default::default()
+            })),
+            ..Default::default()
+        };
+        let definition = pb::Definition { def: vec![op.encode_to_vec().into()], ..Default::default() };
+        assert!(matches!(
+            request(definition).prepare("r", "s"),
+            Err(RequestError::TooLarge { what: "definition", .. })
+        ));
+    }
+
+    #[test]
+    fn no_cache_reaches_every_step() {
+        let mut definition = graph(&["docker-image://a"]);
+        definition.metadata.insert("sha256:a".into(), pb::OpMetadata::default());
+        let mut request = request(definition);
+        request.no_cache = true;
+        let message = request.prepare("r", "s").unwrap().message;
+        assert!(message.definition.unwrap().metadata["sha256:a"].ignore_cache);
+        request.input = Frontend::new("dockerfile.v0").into();
+        assert_eq!(request.prepare("r", "s").unwrap().message.frontend_attrs["no-cache"], "");
+    }
+
+    #[test]
+    fn ids_are_25_characters_and_never_the_same() {
+        let ids: BTreeSet<_> = (0..100).map(|_| new_id()).collect();
+        assert_eq!(ids.len(), 100);
+        assert!(
+            ids.iter()
+                .all(|id| id.len() == 25 && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
+        );
+    }
+}

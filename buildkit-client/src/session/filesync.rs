@@ -1,0 +1,175 @@
+//! Local directories, read by the daemon.
+
+use super::{MAX_MESSAGE, Service, SessionContext};
+use crate::error::RequestError;
+use crate::request::Local;
+use buildkit_fsutil::directory::Directory;
+use buildkit_fsutil::error::TransferError;
+use buildkit_fsutil::filter::{FilterOptions, owned_by_root};
+use buildkit_fsutil::send::{SendOptions, send};
+use buildkit_fsutil::source::SourceFs;
+use buildkit_proto::filesync::file_sync_server::{FileSync, FileSyncServer};
+use buildkit_proto::fsutil::Packet;
+use percent_encoding::percent_decode;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Packets in flight.
+const QUEUE: usize = 16;
+
+/// The trees of one build, opened and checked.
+#[derive(Clone)]
+pub(crate) struct Locals(Arc<BTreeMap<String, Arc<dyn SourceFs>>>);
+
+impl Locals {
+    /// Opens the directories, so that one that is missing is found before anything is sent.
+    pub(crate) async fn open(locals: BTreeMap<String, Local>) -> Result<Self, RequestError> {
+        let mut open: BTreeMap<String, Arc<dyn SourceFs>> = BTreeMap::new();
+        for (name, local) in locals {
+            let tree = match local {
+                Local::Tree(tree) => tree,
+                Local::Dir(path) => Arc::new(open_dir(&name, path).await?),
+            };
+            open.insert(name, tree);
+        }
+        Ok(Self(Arc::new(open)))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+async fn open_dir(name: &str, path: PathBuf) -> Result<Directory, RequestError> {
+    let at = path.clone();
+    let opened = tokio::task::spawn_blocking(move || Directory::open(at)).await;
+    opened.unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into())).map_err(|source| RequestError::Path {
+        role: format!("local directory `{name}`"),
+        path,
+        source,
+    })
+}
+
+impl fmt::Debug for Locals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.keys()).finish()
+    }
+}
+
+/// The service. How trees are sent is the caller's choice.
+pub(crate) fn service(locals: Locals, options: SendOptions, context: SessionContext) -> Service {
+    let server =
+        FileSyncServer::new(Sender { locals, options, context }).max_decoding_message_size(MAX_MESSAGE);
+    Service::new(server, &["DiffCopy", "TarStream"])
+}
+
+#[derive(Debug)]
+struct Sender {
+    locals: Locals,
+    options: SendOptions,
+    context: SessionContext,
+}
+
+type Packets = ReceiverStream<Result<Packet, Status>>;
+
+#[tonic::async_trait]
+impl FileSync for Sender {
+    type DiffCopyStream = Packets;
+
+    async fn diff_copy(&self, request: Request<Streaming<Packet>>) -> Result<Response<Packets>, Status> {
+        let metadata = request.metadata();
+        let name = values(metadata, "dir-name")?.into_iter().next().unwrap_or_default();
+        let filter = FilterOptions {
+            include_patterns: values(metadata, "include-patterns")?,
+            exclude_patterns: values(metadata, "exclude-patterns")?,
+            follow_paths: values(metadata, "followpaths")?,
+            map: Some(owned_by_root()),
+        };
+        let Some(tree) = self.locals.0.get(&name).cloned() else {
+            self.context.suspicious(format!("local directory {name:?}"));
+            return Err(Status::not_found(format!("no access allowed to dir {name:?}")));
+        };
+        tracing::debug!(dir = %name, ?filter, "sending a directory");
+        let (packets, answer) = mpsc::channel(QUEUE);
+        let context = self.context.clone();
+        let options = self.options.clone();
+        let incoming = request.into_inner();
+        // The daemon may drop the call at any time; the sender ends when nobody takes its packets.
+        tokio::spawn(async move {
+            let ended = context.closed().clone().cancelled_owned();
+            let result = tokio::select! {
+                biased;
+                () = ended => return,
+                result = send(tree, filter, incoming, packets.clone(), options) => result,
+            };
+            match result {
+                Ok(report) => tracing::debug!(dir = %name, ?report, "sent a directory"),
+                Err(error) => {
+                    let status = Status::unknown(crate::error::report(&error));
+                    if is_ours(&error) {
+                        context.failed(format!("cannot send local directory {name:?}"), error);
+                    } else {
+                        tracing::debug!(dir = %name, %error, "sending a directory ended");
+                    }
+                    let _ = packets.send(Err(status)).await;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(answer)))
+    }
+
+    type TarStreamStream = Packets;
+
+    async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<Packets>, Status> {
+        Err(Status::unimplemented("failed to negotiate protocol"))
+    }
+}
+
+/// Whether a transfer failed on this side. What the daemon or the link did is told by the build.
+fn is_ours(error: &TransferError) -> bool {
+    !matches!(error, TransferError::Peer { .. } | TransferError::Stream(_) | TransferError::Ended)
+}
+
+/// All values of a key; percent-encoded ones are decoded when the daemon says that they are.
+fn values(metadata: &MetadataMap, key: &str) -> Result<Vec<String>, Status> {
+    let encoded = metadata.get(format!("{key}-encoded")).is_some_and(|value| value.as_bytes() == b"1");
+    metadata
+        .get_all(key)
+        .iter()
+        .map(|value| {
+            let bytes = value.as_bytes();
+            let decoded = if encoded {
+                let blanks: Vec<u8> =
+                    bytes.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+                percent_decode(&blanks).collect::<Vec<u8>>()
+            } else {
+                bytes.to_vec()
+            };
+            String::from_utf8(decoded).map_err(|_| Status::invalid_argument(format!("{key} is not UTF-8")))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_arrive_plain_or_percent_encoded() {
+        let mut metadata = MetadataMap::new();
+        metadata.append("include-patterns", "a b".parse().unwrap());
+        metadata.append("include-patterns", "100%".parse().unwrap());
+        metadata.append("exclude-patterns", "caf%C3%A9+x".parse().unwrap());
+        metadata.append("exclude-patterns", "%2B".parse().unwrap());
+        metadata.insert("exclude-patterns-encoded", "1".parse().unwrap());
+        assert_eq!(values(&metadata, "include-patterns").unwrap(), ["a b", "100%"]);
+        assert_eq!(values(&metadata, "exclude-patterns").unwrap(), ["café x", "+"]);
+        assert!(values(&metadata, "followpaths").unwrap().is_empty());
+    }
+}

@@ -1,0 +1,321 @@
+//! One build from its request to its result: the call, the session, the progress and the link,
+//! all watched at once.
+
+use super::{Plan, Solved};
+use crate::client::{Client, boxed, control};
+use crate::connect::{Channel, Link, is_transport};
+use crate::error::{Error, SolveError, Unsupported};
+use crate::export::Export;
+use crate::output::Outputs;
+use crate::progress::Reporter;
+use crate::request::{Prepared, new_id};
+use crate::session::filesync::Locals;
+use crate::session::{self, SessionContext, SessionEnd};
+use buildkit_proto::control::control_client::ControlClient;
+use buildkit_proto::control::{SolveResponse, StatusRequest};
+use std::future::Future;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+/// How long a build may go on after the daemon has ended its session: it may need nothing more.
+const WITHOUT_SESSION: Duration = Duration::from_secs(10);
+/// How long the reason for a broken call is waited for.
+const REASON: Duration = Duration::from_millis(500);
+/// Largest status message: one that is larger ends the progress, not the build.
+const MAX_STATUS: usize = 64 * 1024 * 1024;
+
+/// Runs a build, again if need be.
+pub(super) async fn run(solve: Plan, reporter: Reporter, cancel: CancellationToken) -> Result<Solved, Error> {
+    let result = attempts(&solve, &reporter, &cancel).await;
+    reporter.finish().await;
+    result
+}
+
+async fn attempts(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken) -> Result<Solved, Error> {
+    let exports = &solve.request.exports;
+    let repeatable = solve.request.reference.is_none()
+        && exports.iter().any(Export::pushes)
+        && exports.iter().all(Export::is_repeatable);
+    let mut delays = solve.retry.delays();
+    let mut attempts = 1;
+    loop {
+        let error = match attempt(solve, reporter, cancel).await {
+            Ok(solved) => return Ok(Solved { attempts, ..solved }),
+            Err(error) => error,
+        };
+        let delay = delays.next().filter(|_| repeatable && error.may_have_run() && error.is_transient());
+        let Some(delay) = delay else { return Err(error) };
+        tracing::warn!(error = %error.report(), ?delay, "the build failed for a passing reason and is repeated");
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(Error::Canceled),
+            () = tokio::time::sleep(delay) => attempts += 1,
+        }
+    }
+}
+
+async fn attempt(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken) -> Result<Solved, Error> {
+    let started = Instant::now();
+    let client = &solve.client;
+    let reference = solve.request.reference.clone().unwrap_or_else(new_id);
+    let session_id = new_id();
+    let prepared = solve.request.prepare(&reference, &session_id)?;
+    let outputs = Outputs::open(&solve.request.exports).await?;
+    let Prepared { message, shared_key, locals, registries } = prepared;
+    let locals = Locals::open(locals).await?;
+
+    let context = SessionContext::new(session_id, registries);
+    context.show_on(reporter.clone());
+    let _closing = context.closed().clone().drop_guard();
+    let mut services = Vec::new();
+    if !locals.is_empty() {
+        services.push(session::filesync::service(locals, solve.send.clone(), context.clone()));
+    }
+    for attached in &solve.attached {
+        services.extend(attached.services(&context));
+    }
+    if outputs.any_sent() {
+        services.push(session::exporter::service(outputs.clone(), context.clone()));
+    }
+
+    let link = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(Error::Canceled),
+        link = client.dial(true) => link?,
+    };
+    let session = session::open(link.channel(), &shared_key, services, context.clone())?;
+    let mut running = Running {
+        client,
+        link: &link,
+        reference: &reference,
+        started,
+        context: &context,
+        reporter,
+        session: Task::spawn(session),
+        status: Task::spawn(follow(link.channel(), reference.clone(), reporter.clone())),
+    };
+    tracing::debug!(reference, session = context.id(), "build sent");
+    let result = running.watch(control(&link).solve(message), cancel).await;
+    running.close().await;
+    let result = match result {
+        Ok(response) => outputs.commit().await.map(|()| response).map_err(Error::from),
+        Err(error) => Err(error),
+    };
+    let (refused_count, refused) = context.suspicions();
+    if refused_count > 0 {
+        tracing::warn!(refused_count, "the daemon asked for things that the build did not offer");
+    }
+    let response = result?;
+    Ok(Solved {
+        reference,
+        response: response.exporter_response.into_iter().collect(),
+        warnings: reporter.warnings(),
+        refused,
+        attempts: 1,
+    })
+}
+
+/// A task that ends when its handle is dropped.
+struct Task<T>(JoinHandle<T>);
+
+impl<T: Send + 'static> Task<T> {
+    fn spawn(task: impl Future<Output = T> + Send + 'static) -> Self {
+        Self(tokio::spawn(task))
+    }
+
+    /// Waits for it, at most for `limit`.
+    async fn end(&mut self, limit: Duration) {
+        if !self.0.is_finished() && tokio::time::timeout(limit, &mut self.0).await.is_err() {
+            self.0.abort();
+        }
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A build that was sent.
+struct Running<'a> {
+    client: &'a Client,
+    link: &'a Link,
+    reference: &'a str,
+    started: Instant,
+    context: &'a SessionContext,
+    reporter: &'a Reporter,
+    session: Task<SessionEnd>,
+    status: Task<()>,
+}
+
+impl Running<'_> {
+    /// Waits for the answer, and for everything that may keep it from coming.
+    async fn watch(
+        &mut self,
+        answer: impl Future<Output = Result<tonic::Response<SolveResponse>, Status>>,
+        cancel: &CancellationToken,
+    ) -> Result<SolveResponse, Error> {
+        let liveness = self.client.liveness();
+        let mut answer = std::pin::pin!(answer);
+        let mut hello = std::pin::pin!(self.client.introduce(self.link));
+        let mut greeted = false;
+        let mut session_ended: Option<String> = None;
+        let mut session_deadline = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => return match answer {
+                    Ok(response) => Ok(response.into_inner()),
+                    Err(status) => {
+                        // An error may be about what the daemon lacks: then who it is matters.
+                        if !greeted && !is_transport(&status) {
+                            let _ = tokio::time::timeout(REASON, &mut hello).await;
+                        }
+                        Err(self.failed(status, session_ended).await)
+                    }
+                },
+                () = cancel.cancelled() => return Err(Error::Canceled),
+                // The daemon says who it is while the build is on its way.
+                known = &mut hello, if !greeted => match known {
+                    Ok(_) => greeted = true,
+                    Err(error @ Error::LinkLost(_)) => return Err(self.local_cause(error)),
+                    // It builds without saying who it is.
+                    Err(_) => greeted = true,
+                },
+                end = self.link.ended() => {
+                    let source = boxed(&end);
+                    return Err(self.lost(end.reason, source));
+                }
+                () = self.link.silent_for(liveness.dead_after) => {
+                    let reason = format!("no byte from the daemon for {} s", liveness.dead_after.as_secs_f32());
+                    return Err(self.lost(reason, None));
+                }
+                () = self.context.health_lost(liveness.health_silence()) => {
+                    let limit = liveness.health_silence().as_secs_f32();
+                    return Err(self.lost(format!("no health check of the session for {limit} s"), None));
+                }
+                end = &mut self.session.0, if session_ended.is_none() => {
+                    session_deadline.set(tokio::time::sleep(WITHOUT_SESSION));
+                    let reason = match end {
+                        Ok(SessionEnd::ByDaemon(Some(status))) => format!("the daemon ended the session: {}", status.message()),
+                        Ok(SessionEnd::ByDaemon(None)) => "the daemon ended the session".to_owned(),
+                        Ok(SessionEnd::Broken(error)) => format!("the session broke: {}", crate::error::report(&*error)),
+                        Ok(SessionEnd::Closed) | Err(_) => "the session was closed".to_owned(),
+                    };
+                    tracing::debug!(reason, "session ended before the build");
+                    session_ended = Some(reason);
+                }
+                () = &mut session_deadline, if session_ended.is_some() => {
+                    return Err(self.lost(session_ended.unwrap_or_default(), None));
+                }
+            }
+        }
+    }
+
+    /// Ends session and progress, in bounded time.
+    async fn close(&mut self) {
+        self.context.closed().cancel();
+        let drain = self.client.liveness().drain;
+        let (session, status) = (&mut self.session, &mut self.status);
+        tokio::join!(session.end(drain), status.end(drain));
+    }
+
+    fn lost(&self, reason: String, source: Option<crate::error::BoxError>) -> Error {
+        let running = self.reporter.running();
+        let error = self.client.lost(
+            self.link,
+            "Control.Solve",
+            Some(self.reference),
+            self.started,
+            reason,
+            running,
+            source,
+        );
+        self.local_cause(error)
+    }
+
+    /// A failure on this side explains whatever came of it.
+    fn local_cause(&self, error: Error) -> Error {
+        match self.context.take_failures().into_iter().next() {
+            Some(local) => local.into(),
+            None => error,
+        }
+    }
+
+    async fn failed(&mut self, status: Status, session_ended: Option<String>) -> Error {
+        if is_transport(&status) {
+            // Why the link broke says more than that the call did.
+            let end = tokio::time::timeout(REASON, self.link.ended()).await.ok();
+            let (reason, source) = match end {
+                Some(end) => {
+                    let source = boxed(&end);
+                    (end.reason, source)
+                }
+                None => ("the call broke off".to_owned(), Some(status.into())),
+            };
+            return self.lost(reason, source);
+        }
+        // The last words of the failed step are still on their way.
+        self.status.end(self.client.liveness().drain).await;
+        let error = SolveError::new(self.reference, self.started.elapsed(), &status);
+        let vertex = error.vertex().map(str::to_owned);
+        let error = error.with_vertex(
+            vertex.as_deref().and_then(|vertex| self.reporter.vertex_name(vertex)),
+            vertex.as_deref().map(|vertex| self.reporter.last_logs(vertex)).unwrap_or_default(),
+        );
+        let mut failures = self.context.take_failures().into_iter();
+        if let Some(first) = failures.next() {
+            let others = failures.map(|other| crate::error::report(&other)).collect();
+            return first.followed_by(Some(error.with_others(others))).into();
+        }
+        if let Some(what) = missing(&error) {
+            let daemon = self.client.known_daemon().map(|daemon| daemon.to_string());
+            return Unsupported { what, daemon, sent: true }.into();
+        }
+        match session_ended {
+            Some(reason) if error.kind() == crate::error::SolveErrorKind::Session => {
+                self.lost(reason, Some(status.into()))
+            }
+            _ => Error::Solve(Box::new(error)),
+        }
+    }
+}
+
+/// What the daemon lacks, where that is what its error says.
+fn missing(error: &SolveError) -> Option<String> {
+    let text = error.message();
+    let quoted = |after: &str| text.split_once(after).and_then(|(_, rest)| rest.split(['"', ' ']).next());
+    if let Some(exporter) = quoted("exporter \"").filter(|_| text.contains("could not be found")) {
+        return Some(format!("the exporter {exporter:?}"));
+    }
+    if let Some(cap) = quoted("unknown API capability ") {
+        return Some(format!("the capability {cap}"));
+    }
+    if let Some(cap) = &error.details().frontend_cap {
+        return Some(format!("the frontend capability {cap}"));
+    }
+    if let Some(request) = &error.details().subrequest {
+        return Some(format!("the subrequest {request}"));
+    }
+    (error.code() == Code::Unimplemented && error.vertex().is_none()).then(|| format!("this build ({text})"))
+}
+
+/// Reads the progress of a build. Whatever happens to it, the build's own call decides the result.
+async fn follow(channel: Channel, reference: String, reporter: Reporter) {
+    let mut client = ControlClient::new(channel).max_decoding_message_size(MAX_STATUS);
+    let mut stream = match client.status(StatusRequest { r#ref: reference }).await {
+        Ok(stream) => stream.into_inner(),
+        Err(status) => return reporter.incomplete(status.message()),
+    };
+    loop {
+        match stream.message().await {
+            Ok(Some(message)) => reporter.status(message),
+            Ok(None) => return,
+            Err(status) => return reporter.incomplete(crate::error::bounded(status.message())),
+        }
+    }
+}
