@@ -5,6 +5,7 @@ mod error;
 pub mod expand;
 pub mod instructions;
 pub mod lint;
+pub mod lower;
 pub mod parser;
 mod suggest;
 

@@ -8,7 +8,7 @@ use crate::Result;
 /// # Errors
 ///
 /// An empty line; quotes inside a field without quotes; text behind a closing quote, or none at all.
-pub(super) fn fields(line: &str) -> Result<Vec<String>> {
+pub(crate) fn fields(line: &str) -> Result<Vec<String>> {
     if line.is_empty() {
         return Err(fail("the value is empty".to_owned()));
     }

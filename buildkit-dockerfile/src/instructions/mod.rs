@@ -8,7 +8,7 @@ mod add;
 mod arg;
 mod command_line;
 mod copy;
-mod csv;
+pub(crate) mod csv;
 mod device;
 mod duration;
 mod expose;

@@ -1,0 +1,39 @@
+//! From a Dockerfile to the build graph and the image config.
+//!
+//! A conversion goes through these steps: global arguments ([`args`]), stages and how they depend on each
+//! other ([`graph`]), base images and their triggers ([`base`]), the instructions of each stage
+//! ([`evaluate`], [`run`], [`copy`]), which become plain data ([`step`]), and finally the graph ([`emit`]).
+
+mod args;
+mod base;
+mod config;
+mod context;
+mod convert;
+mod copy;
+mod emit;
+mod epoch;
+mod evaluate;
+mod expansion;
+mod expose;
+pub(crate) mod go_json;
+mod go_text;
+mod graph;
+mod names;
+mod options;
+mod ownership;
+mod paths;
+mod resolver;
+mod run;
+mod scan;
+mod signal;
+mod stage;
+mod step;
+mod timestamp;
+mod work;
+
+pub use self::config::{ConfigError, ContainerConfig, Healthcheck, History, ImageConfig, RootFs, Set};
+pub use self::options::{CacheImport, NoCache, Options, ResolveMode, SbomScanner};
+pub use self::resolver::{
+    ImageRequest, Read, Redirected, ResolveError, ResolvedImage, Resolver, SourceMetadata,
+};
+pub use self::timestamp::Timestamp;
