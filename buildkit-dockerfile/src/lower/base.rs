@@ -48,7 +48,11 @@ enum Found {
     /// The stage is not needed; its name is fine.
     Unneeded(String),
     Context(NamedContext),
-    Image { reference: String, image: ImageConfig, base: Arc<ImageConfig> },
+    Image {
+        reference: String,
+        image: ImageConfig,
+        base: Arc<ImageConfig>,
+    },
 }
 
 impl<'d> Plan<'d> {
@@ -78,7 +82,12 @@ impl<'d> Plan<'d> {
         }
     }
 
-    async fn resolve_images(&mut self, options: &BaseOptions<'_>, reachable: &[bool], linter: &mut Linter) -> Result<()> {
+    async fn resolve_images(
+        &mut self,
+        options: &BaseOptions<'_>,
+        reachable: &[bool],
+        linter: &mut Linter,
+    ) -> Result<()> {
         let mut lookups = Vec::new();
         for (id, stage) in self.stages.iter_mut().enumerate() {
             if stage.base.is_some() || stage.resolved || (stage.dispatched && stage.written.is_some()) {
@@ -142,7 +151,8 @@ impl<'d> Plan<'d> {
                 .did_you_mean(suggest::nearest(original, candidates))
         })?;
         let unusable = || Error::new(ErrorKind::Image, format!("the base image {original} is unusable"));
-        let mut reference = Reference::parse_normalized(&resolved.reference).map_err(|e| unusable().caused_by(e))?;
+        let mut reference =
+            Reference::parse_normalized(&resolved.reference).map_err(|e| unusable().caused_by(e))?;
         let base = ImageConfig::from_json(&resolved.config).map_err(|e| unusable().caused_by(e))?;
         let image = ImageConfig { created: None, ..base.clone() };
         if !resolved.digest.is_empty() {
@@ -230,7 +240,8 @@ impl<'d> Plan<'d> {
         }
         *count += triggers.len();
         if *count > MAX_TRIGGERS {
-            let message = format!("the ONBUILD triggers of all base images together are more than {MAX_TRIGGERS}");
+            let message =
+                format!("the ONBUILD triggers of all base images together are more than {MAX_TRIGGERS}");
             return Err(Error::new(ErrorKind::Limit, message).at(lines));
         }
         if from_image {
@@ -264,7 +275,8 @@ impl<'d> Plan<'d> {
             chain = link.parent.as_ref();
         }
         if stage.trigger_depth >= MAX_TRIGGER_DEPTH {
-            let message = format!("the ONBUILD triggers of {image} lead through more than {MAX_TRIGGER_DEPTH} images");
+            let message =
+                format!("the ONBUILD triggers of {image} lead through more than {MAX_TRIGGER_DEPTH} images");
             return Err(Error::new(ErrorKind::Limit, message));
         }
         stage.trigger_depth += 1;

@@ -238,8 +238,7 @@ impl ImageConfig {
                 "variant" => image.variant = string("variant", value)?,
                 "rootfs" => image.rootfs = rootfs(value)?,
                 "history" => {
-                    image.history =
-                        array("history", value)?.iter().map(history).collect::<Result<_, _>>()?;
+                    image.history = array("history", value)?.iter().map(history).collect::<Result<_, _>>()?;
                 }
                 "config" => image.config = container(value)?,
                 _ => {}
@@ -288,7 +287,8 @@ impl ImageConfig {
     /// Sets a variable in the place it has, or at the end.
     pub(crate) fn set_env(&mut self, name: &str, value: &str) {
         let line = format!("{name}={value}");
-        let slot = self.config.env.iter_mut().find(|l| l.split_once('=').map_or(l.as_str(), |(k, _)| k) == name);
+        let slot =
+            self.config.env.iter_mut().find(|l| l.split_once('=').map_or(l.as_str(), |(k, _)| k) == name);
         match slot {
             Some(slot) => *slot = line,
             None => self.config.env.push(line),

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use buildkit_fsutil::pattern::read_ignore;
-use buildkit_llb::{Copy, FileSteps};
 use buildkit_llb::git_url::GitRef;
 use buildkit_llb::reference::Reference;
+use buildkit_llb::{Copy, FileSteps};
 use buildkit_llb::{Differ, Git, Http, Image, Local, Mtime, OciLayout};
 use buildkit_llb::{Platform, State, scratch};
 use bytes::Bytes;
@@ -252,8 +254,14 @@ impl<'a> Contexts<'a> {
     }
 
     /// The named context that replaces the stage or image `name`, if there is one.
-    pub(crate) async fn named(&self, name: &str, platform: Option<&Platform>) -> Result<Option<NamedContext>> {
-        if name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case(CONTEXT) || self.options.contexts.is_empty()
+    pub(crate) async fn named(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Option<NamedContext>> {
+        if name.eq_ignore_ascii_case("scratch")
+            || name.eq_ignore_ascii_case(CONTEXT)
+            || self.options.contexts.is_empty()
         {
             return Ok(None);
         }
@@ -266,7 +274,8 @@ impl<'a> Contexts<'a> {
             None => self.resolver.build_platform().unwrap_or_else(Platform::host).normalized(),
         };
         let specific = format!("{key}::{}", wanted.format_all());
-        let found = [specific.as_str(), key].into_iter().find_map(|k| Some((k, self.options.contexts.get(k)?)));
+        let found =
+            [specific.as_str(), key].into_iter().find_map(|k| Some((k, self.options.contexts.get(k)?)));
         let Some((key, value)) = found else { return Ok(None) };
         self.load(key, value, &reference, platform).await.map(Some)
     }
@@ -300,23 +309,31 @@ impl<'a> Contexts<'a> {
             return Err(wrong(format!("the context {key:?} is {value:?}; it must be scheme:value")));
         };
         let scheme = if scheme.starts_with("git@") { "git" } else { scheme };
-        let plain = |state: State| Ok(Loaded::Context(NamedContext { tree: Tree::Ready(state), image: None }));
+        let plain =
+            |state: State| Ok(Loaded::Context(NamedContext { tree: Tree::Ready(state), image: None }));
         match scheme {
-            "docker-image" => self.image_context(key, rest.strip_prefix("//").unwrap_or(rest), platform).await,
+            "docker-image" => {
+                self.image_context(key, rest.strip_prefix("//").unwrap_or(rest), platform).await
+            }
             "git" | "http" | "https" => {
                 if let Some(git) = git_ref(value)? {
-                    return plain(Git::from_ref(&git).name(format!("[internal] load git source {value}")).into());
+                    return plain(
+                        Git::from_ref(&git).name(format!("[internal] load git source {value}")).into(),
+                    );
                 }
                 if scheme == "git" {
                     return Err(wrong(format!("the context {key:?} is no Git repository: {value}")));
                 }
                 plain(Http::new(value).filename(CONTEXT).name(format!("[context {key}] {value}")).into())
             }
-            "oci-layout" => self.layout_context(key, rest.strip_prefix("//").unwrap_or(rest), name, platform).await,
+            "oci-layout" => {
+                self.layout_context(key, rest.strip_prefix("//").unwrap_or(rest), name, platform).await
+            }
             "local" => {
                 let session = self.options.session_of(rest);
                 let hint = format!("context:{key}-{DOCKERIGNORE}");
-                let content = self.local_ignore(rest, session, &hint, &format!("[context {key}]"), true).await?;
+                let content =
+                    self.local_ignore(rest, session, &hint, &format!("[context {key}]"), true).await?;
                 let shared = self.options.shared_keys.get(key).map_or("", String::as_str);
                 let tree = LocalTree {
                     name: rest.to_owned(),
@@ -337,7 +354,9 @@ impl<'a> Contexts<'a> {
             return Ok(Loaded::Context(NamedContext { tree: Tree::Ready(scratch()), image: None }));
         }
         let normalized = Reference::parse_normalized(reference)
-            .map_err(|e| wrong(format!("the context {key:?} is no image reference: {reference:?}")).caused_by(e))?
+            .map_err(|e| {
+                wrong(format!("the context {key:?} is no image reference: {reference:?}")).caused_by(e)
+            })?
             .with_default_tag()
             .to_string();
         let request = ImageRequest {
@@ -370,8 +389,9 @@ impl<'a> Contexts<'a> {
         name: &Reference,
         platform: Option<&Platform>,
     ) -> Result<Loaded> {
-        let (store, digest) = layout_parts(spec)
-            .ok_or_else(|| wrong(format!("the context {key:?} must be oci-layout://store@digest, not {spec:?}")))?;
+        let (store, digest) = layout_parts(spec).ok_or_else(|| {
+            wrong(format!("the context {key:?} must be oci-layout://store@digest, not {spec:?}"))
+        })?;
         let reference = name
             .clone()
             .with_digest(digest)
@@ -385,9 +405,11 @@ impl<'a> Contexts<'a> {
             mode: super::options::ResolveMode::Default,
             store: Some((session.clone(), store.to_owned())),
         };
-        let resolved = self.image(request).await.map_err(|e| failed(format!("resolve the context {key:?}"), e))?;
-        let mut source =
-            OciLayout::new(reference).name(format!("[context {key}] OCI load from client")).store(session, store);
+        let resolved =
+            self.image(request).await.map_err(|e| failed(format!("resolve the context {key:?}"), e))?;
+        let mut source = OciLayout::new(reference)
+            .name(format!("[context {key}] OCI load from client"))
+            .store(session, store);
         if let Some(platform) = platform {
             source = source.platform(platform.clone());
         }
@@ -400,7 +422,9 @@ impl<'a> Contexts<'a> {
             .input(input)
             .await
             .map_err(|e| failed(format!("get the input {input:?}"), e))?
-            .ok_or_else(|| wrong(format!("the context {key:?} needs the input {input:?}, which was not given")))?;
+            .ok_or_else(|| {
+                wrong(format!("the context {key:?} needs the input {input:?}, which was not given"))
+            })?;
         let Some(metadata) = self.options.input_metadata.get(input) else {
             return Ok(Loaded::Context(NamedContext { tree: Tree::Ready(state), image: None }));
         };
@@ -409,7 +433,9 @@ impl<'a> Contexts<'a> {
             serde_json::from_str(metadata).map_err(|e| broken().caused_by(e))?;
         match metadata.get("containerimage.config").and_then(Option::as_ref) {
             None => Ok(Loaded::Context(NamedContext { tree: Tree::Ready(state), image: None })),
-            Some(config) => with_config(key, state, &decode_base64(config).ok_or_else(broken)?.into()),
+            Some(config) => {
+                with_config(key, state, &STANDARD.decode(config).map_err(|e| broken().caused_by(e))?.into())
+            }
         }
     }
 }
@@ -467,7 +493,8 @@ fn parse_ignore(content: &[u8]) -> Result<Vec<String>> {
 
 /// Whether a file starts as an archive does that can be unpacked: bzip2, gzip, xz or tar.
 fn is_archive(start: &[u8]) -> bool {
-    const MAGIC: [&[u8]; 3] = [&[0x42, 0x5a, 0x68], &[0x1f, 0x8b, 0x08], &[0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]];
+    const MAGIC: [&[u8]; 3] =
+        [&[0x42, 0x5a, 0x68], &[0x1f, 0x8b, 0x08], &[0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]];
     MAGIC.iter().any(|m| start.starts_with(m)) || is_tar(start)
 }
 
@@ -476,33 +503,12 @@ fn is_tar(start: &[u8]) -> bool {
     let Some(header) = start.get(..512) else { return false };
     let Some(field) = header.get(148..156) else { return false };
     let digits = field.iter().copied().skip_while(|b| *b == b' ').take_while(u8::is_ascii_digit);
-    let Ok(wanted) = u32::from_str_radix(&digits.map(char::from).collect::<String>(), 8) else { return false };
+    let Ok(wanted) = u32::from_str_radix(&digits.map(char::from).collect::<String>(), 8) else {
+        return false;
+    };
     let blank = |i: usize, b: u8| if (148..156).contains(&i) { b' ' } else { b };
     let unsigned: u32 = header.iter().enumerate().map(|(i, b)| u32::from(blank(i, *b))).sum();
     unsigned == wanted
-}
-
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut held) = (0u32, 0u32);
-    let body = text.trim_end_matches('=');
-    for b in body.bytes().filter(|b| !matches!(b, b'\r' | b'\n')) {
-        let digit = match b {
-            b'A'..=b'Z' => b - b'A',
-            b'a'..=b'z' => b - b'a' + 26,
-            b'0'..=b'9' => b - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(digit);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            out.push(u8::try_from(bits >> held & 0xff).unwrap_or_default());
-        }
-    }
-    Some(out)
 }
 
 #[cfg(test)]
@@ -523,13 +529,6 @@ mod tests {
         assert!(is_archive(&header));
         header[0] = b'g';
         assert!(!is_archive(&header));
-    }
-
-    #[test]
-    fn base64_is_decoded() {
-        assert_eq!(decode_base64("eyJhIjoxfQ==").unwrap(), br#"{"a":1}"#);
-        assert_eq!(decode_base64("").unwrap(), b"");
-        assert_eq!(decode_base64("e!"), None);
     }
 
     #[test]

@@ -67,7 +67,9 @@ impl Graph {
 pub(crate) fn linter(source: &[u8], options: &Options) -> Result<Linter> {
     let config = match (&options.check, directive(source, "check")) {
         (Some(text), _) => Config::parse(text)?,
-        (None, Some(check)) => Config::parse(check.first_word()).map_err(|e| e.at(Lines::single(check.line)))?,
+        (None, Some(check)) => {
+            Config::parse(check.first_word()).map_err(|e| e.at(Lines::single(check.line)))?
+        }
         (None, None) => Config::default(),
     };
     Ok(Linter::new(config))
@@ -75,7 +77,11 @@ pub(crate) fn linter(source: &[u8], options: &Options) -> Result<Linter> {
 
 impl<'a> Conversion<'a> {
     /// Evaluates all stages that are needed.
-    pub(crate) async fn evaluate<'d>(&self, file: &'d Dockerfile, linter: &mut Linter) -> Result<Evaluated<'d>> {
+    pub(crate) async fn evaluate<'d>(
+        &self,
+        file: &'d Dockerfile,
+        linter: &mut Linter,
+    ) -> Result<Evaluated<'d>> {
         let contexts = self.contexts;
         let options = contexts.options;
         let build_platform = options
@@ -100,13 +106,13 @@ impl<'a> Conversion<'a> {
         let around =
             Surroundings { options, contexts, lexers: &lexers, globals: &globals, requested: self.platform };
         let mut plan = Plan::build(file, &around, linter).await?;
-        let base =
-            BaseOptions { contexts, target_platform: &target_platform, all_stages: self.all_stages };
+        let base = BaseOptions { contexts, target_platform: &target_platform, all_stages: self.all_stages };
         let reachable = plan.resolve(&base, linter).await?;
 
         let patterns = contexts.ignore_patterns().await?;
-        let matcher = PatternMatcher::new(patterns.iter())
-            .map_err(|e| Error::new(ErrorKind::Context, "the ignore file has an unusable pattern").caused_by(e))?;
+        let matcher = PatternMatcher::new(patterns.iter()).map_err(|e| {
+            Error::new(ErrorKind::Context, "the ignore file has an unusable pattern").caused_by(e)
+        })?;
         let supports = |cap| contexts.resolver.supports(cap);
         let settings = Settings {
             options,
@@ -130,7 +136,8 @@ impl<'a> Conversion<'a> {
         let mut work = Work::default();
         for id in 0..plan.stages.len() {
             let stage = plan.stages.get(id);
-            let needed = reachable.get(id).copied().unwrap_or_default() && stage.is_some_and(|s| !s.dispatched);
+            let needed =
+                reachable.get(id).copied().unwrap_or_default() && stage.is_some_and(|s| !s.dispatched);
             if needed {
                 Evaluator { plan: &mut plan, settings: &settings, linter, work: &mut work }.stage(id)?;
             }
@@ -141,7 +148,8 @@ impl<'a> Conversion<'a> {
         }
         linter.verdict()?;
 
-        let image = plan.stages.get(plan.target).map(|s| self.finish(s, &target_platform)).unwrap_or_default();
+        let image =
+            plan.stages.get(plan.target).map(|s| self.finish(s, &target_platform)).unwrap_or_default();
         let scan = scan::targets(&plan, &reachable, &globals);
         Ok(Evaluated { plan, image, epoch, scan, target_platform, build_args, lexers, caps, globals })
     }
@@ -201,8 +209,15 @@ pub(crate) fn marshal_options(contexts: &Contexts<'_>, platform: Platform) -> Ma
 }
 
 /// Warns of base names that make no sense without build arguments.
-fn lint_default_names(file: &Dockerfile, predefined: &buildkit_llb::EnvList, lexers: &Lexers, linter: &mut Linter) {
-    let Ok(globals) = args::evaluate(file, predefined, &std::collections::BTreeMap::new(), lexers) else { return };
+fn lint_default_names(
+    file: &Dockerfile,
+    predefined: &buildkit_llb::EnvList,
+    lexers: &Lexers,
+    linter: &mut Linter,
+) {
+    let Ok(globals) = args::evaluate(file, predefined, &std::collections::BTreeMap::new(), lexers) else {
+        return;
+    };
     for stage in &file.stages {
         let Ok(name) = lexers.plain(&stage.base, &globals.env) else { return };
         if buildkit_llb::reference::Reference::parse_normalized(&name).is_err() {

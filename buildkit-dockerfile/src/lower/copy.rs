@@ -107,10 +107,8 @@ impl<'d> Evaluator<'_, 'd> {
         self.check_checksum(&words, request)?;
 
         let mut sources = Vec::with_capacity(words.paths.len() + words.inline.len());
-        let mut git = GitFlags {
-            keep: request.add.and_then(|a| a.keep_git_dir),
-            checksum: words.checksum.clone(),
-        };
+        let mut git =
+            GitFlags { keep: request.add.and_then(|a| a.keep_git_dir), checksum: words.checksum.clone() };
         for path in &words.paths {
             sources.push(self.source(style, command, request, &words, &mut git, path)?);
         }
@@ -145,7 +143,12 @@ impl<'d> Evaluator<'_, 'd> {
         Ok(words)
     }
 
-    fn expand_request(&mut self, stage: &Stage<'d>, command: &Command<'d>, request: &Request<'_>) -> Result<Expanded> {
+    fn expand_request(
+        &mut self,
+        stage: &Stage<'d>,
+        command: &Command<'d>,
+        request: &Request<'_>,
+    ) -> Result<Expanded> {
         let site = command.instruction.site();
         let checksum = request.add.and_then(|a| a.checksum.as_ref());
         let mut optional = |this: &mut Self, word: Option<&String>| match word {
@@ -163,13 +166,23 @@ impl<'d> Evaluator<'_, 'd> {
         Ok(Expanded { chown, chmod, checksum, paths, dest, inline })
     }
 
-    fn inline(&mut self, stage: &Stage<'d>, command: &Command<'d>, file: &InlineFile) -> Result<(String, Bytes)> {
+    fn inline(
+        &mut self,
+        stage: &Stage<'d>,
+        command: &Command<'d>,
+        file: &InlineFile,
+    ) -> Result<(String, Bytes)> {
         if !file.expand {
             return Ok((file.name.clone(), Bytes::copy_from_slice(&file.content)));
         }
         let text = String::from_utf8_lossy(&file.content);
         let mut names = Names::default();
-        let data = self.settings.lexers.heredoc.word(&text, &stage.env, &mut names).map(std::borrow::Cow::into_owned);
+        let data = self
+            .settings
+            .lexers
+            .heredoc
+            .word(&text, &stage.env, &mut names)
+            .map(std::borrow::Cow::into_owned);
         self.report_unset(stage, command.instruction.site(), &names.unmatched);
         Ok((file.name.clone(), data?.into()))
     }
@@ -178,7 +191,9 @@ impl<'d> Evaluator<'_, 'd> {
         if words.checksum.is_empty() {
             return Ok(());
         }
-        let wrong = |why: &str| Err(Error::new(ErrorKind::Instruction, format!("{} --checksum {why}", request.keyword)));
+        let wrong = |why: &str| {
+            Err(Error::new(ErrorKind::Instruction, format!("{} --checksum {why}", request.keyword)))
+        };
         let [only] = words.paths.as_slice() else { return wrong("works with a single source only") };
         if !words.inline.is_empty() {
             return wrong("works with a single source only");
@@ -200,7 +215,10 @@ impl<'d> Evaluator<'_, 'd> {
     ) -> Result<Source> {
         if let Some(reference) = git_source(path)? {
             if request.add.is_none() {
-                return Err(Error::new(ErrorKind::Instruction, format!("COPY takes no Git repository; use ADD {path}")));
+                return Err(Error::new(
+                    ErrorKind::Instruction,
+                    format!("COPY takes no Git repository; use ADD {path}"),
+                ));
             }
             return git.source(reference);
         }
@@ -223,14 +241,21 @@ impl<'d> Evaluator<'_, 'd> {
             let (parent, pattern) = path.split_once("/./").unwrap_or(("/", path));
             let pattern = style.normalize("/", pattern, false)?;
             let root = style.normalize("/", parent, false)?;
-            let required = (!has_wildcards(parent) && !has_wildcards(&pattern)).then(|| join(&[&root, &pattern]));
+            let required =
+                (!has_wildcards(parent) && !has_wildcards(&pattern)).then(|| join(&[&root, &pattern]));
             let include = pattern.strip_prefix('/').unwrap_or(&pattern).to_owned();
             (parent, Some(include), required)
         } else {
             (path, None, None)
         };
         let unpack = request.add.is_some_and(|add| add.unpack.unwrap_or(true));
-        Ok(Source::Local { from: request.from, path: style.normalize("/", path, false)?, include, required, unpack })
+        Ok(Source::Local {
+            from: request.from,
+            path: style.normalize("/", path, false)?,
+            include,
+            required,
+            unpack,
+        })
     }
 
     /// Warns of a source that the ignore file keeps out of the context.
@@ -392,7 +417,9 @@ mod tests {
 
     #[test]
     fn escaped_wildcards_are_none() {
-        for (path, want) in [("a*", true), ("a\\*", false), ("a\\\\*", true), ("[x", true), ("a?b", true), ("ab", false)] {
+        for (path, want) in
+            [("a*", true), ("a\\*", false), ("a\\\\*", true), ("[x", true), ("a?b", true), ("ab", false)]
+        {
             assert_eq!(has_wildcards(path), want, "{path}");
         }
     }

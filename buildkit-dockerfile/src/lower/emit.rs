@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use buildkit_llb::path::join;
 use buildkit_llb::{
-    Constraints, Copy as CopyFiles, CopyOptions, CustomKind, CustomMount, Device, FileAction, FileSteps, Git, Http,
-    Image, MkDir, MkFile, Owner, ProxyEnv, Range, Run as Process, Secret, Security, SourceLocation, SourceMap, Ssh,
-    State, Timestamp, scratch,
+    Constraints, Copy as CopyFiles, CopyOptions, CustomKind, CustomMount, Device, FileAction, FileSteps, Git,
+    Http, Image, MkDir, MkFile, Owner, ProxyEnv, Range, Run as Process, Secret, Security, SourceLocation,
+    SourceMap, Ssh, State, Timestamp, scratch,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -249,7 +249,8 @@ impl Emitter<'_> {
                 let mut source = self.from(*from);
                 if let Some(owner) = owner {
                     let dir = MkDir::new("/cache", owner.mode).owner(Owner::ids(owner.uid, owner.gid));
-                    source = FileSteps::new(source, dir).name("[internal] setting cache mount permissions").into();
+                    source =
+                        FileSteps::new(source, dir).name("[internal] setting cache mount permissions").into();
                 }
                 let sharing = match sharing {
                     Sharing::Shared => buildkit_llb::Sharing::Shared,
@@ -390,5 +391,9 @@ fn group_id(stage: StageId, index: usize, name: &str) -> String {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let mut hash = Sha256::new();
     hash.update(format!("{stage}/{index}/{name}"));
-    hash.finalize().iter().take(25).map(|b| DIGITS.get(usize::from(b % 36)).map_or('0', |d| char::from(*d))).collect()
+    hash.finalize()
+        .iter()
+        .take(25)
+        .map(|b| DIGITS.get(usize::from(b % 36)).map_or('0', |d| char::from(*d)))
+        .collect()
 }

@@ -83,11 +83,16 @@ impl Search<'_> {
             let Tree::Ready(state) = &context.tree else { return Ok(None) };
             return self.ask(state, &format!("[internal] resolve {NAME} named context {value}")).await;
         }
-        let stage = self.file.stages.iter().rev().find(|s| {
-            s.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(value))
-        });
+        let stage = self
+            .file
+            .stages
+            .iter()
+            .rev()
+            .find(|s| s.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(value)));
         let Some(stage) = stage else {
-            let message = format!("{NAME} is {value:?}; it must be seconds since 1970, context, or the name of a context or stage");
+            let message = format!(
+                "{NAME} is {value:?}; it must be seconds since 1970, context, or the name of a context or stage"
+            );
             return Err(Error::new(ErrorKind::Option, message));
         };
         let state = self.stage_source(stage, build_args, globals).map_err(|e| e.at(stage.lines))?;
@@ -194,7 +199,8 @@ fn commit_time(commit: &[u8]) -> Option<Timestamp> {
         ("-", digits) => (-1, digits),
         _ => return None,
     };
-    let number: i32 = (digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())??;
+    let number: i32 =
+        (digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())??;
     Some(Timestamp { seconds, nanoseconds: 0, offset: sign * (number / 100 * 3600 + number % 100 * 60) })
 }
 

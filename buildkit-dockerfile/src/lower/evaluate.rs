@@ -104,7 +104,8 @@ impl<'d> Evaluator<'_, 'd> {
         let (platform, state_platform, base_image) =
             (base.platform.clone(), base.state_platform.clone(), base.base_image.clone());
         let (env, dir, user) = (base.env.clone(), base.dir.clone(), base.user.clone());
-        let (used_paths, workdir_set, build_args) = (base.used_paths, base.workdir_set, base.build_args.clone());
+        let (used_paths, workdir_set, build_args) =
+            (base.used_paths, base.workdir_set, base.build_args.clone());
         if let Some(stage) = self.plan.stages.get_mut(id) {
             stage.image = image;
             stage.platform = platform;
@@ -238,7 +239,8 @@ impl<'d> Evaluator<'_, 'd> {
     /// Expands one word of an instruction and reports variables that are not set.
     pub(crate) fn expand(&mut self, stage: &Stage<'_>, site: Site<'_>, word: &str) -> Result<String> {
         let mut names = Names::default();
-        let out = self.settings.lexers.word.word(word, &stage.env, &mut names).map(std::borrow::Cow::into_owned);
+        let out =
+            self.settings.lexers.word.word(word, &stage.env, &mut names).map(std::borrow::Cow::into_owned);
         self.report_unset(stage, site, &names.unmatched);
         Ok(out?)
     }
@@ -299,7 +301,12 @@ impl<'d> Evaluator<'_, 'd> {
     }
 
     /// Expands names and values, all in the environment before the instruction.
-    fn pairs(&mut self, stage: &Stage<'_>, site: Site<'_>, pairs: &[Pair]) -> Result<Vec<(String, String, bool)>> {
+    fn pairs(
+        &mut self,
+        stage: &Stage<'_>,
+        site: Site<'_>,
+        pairs: &[Pair],
+    ) -> Result<Vec<(String, String, bool)>> {
         let mut out = Vec::with_capacity(pairs.len());
         for pair in pairs {
             let key = self.expand(stage, site, &pair.key)?;

@@ -30,16 +30,20 @@ pub(crate) fn parse(spec: &str, site: Site<'_>, linter: &mut Linter, ports: &mut
 
     if !ip.is_empty() {
         let bare = match ip.strip_prefix('[') {
-            Some(rest) => rest.strip_suffix(']').ok_or_else(|| wrong("the address lacks its closing bracket"))?,
+            Some(rest) => {
+                rest.strip_suffix(']').ok_or_else(|| wrong("the address lacks its closing bracket"))?
+            }
             None => ip,
         };
         if bare.parse::<IpAddr>().is_err() {
             return Err(wrong("the address is no IP address"));
         }
     }
-    let (first, last) = range(container).ok_or_else(|| wrong("the port must be a number from 0 to 65535, or a range"))?;
+    let (first, last) =
+        range(container).ok_or_else(|| wrong("the port must be a number from 0 to 65535, or a range"))?;
     if !host.is_empty() {
-        let (low, high) = range(host).ok_or_else(|| wrong("the host port must be a number from 0 to 65535, or a range"))?;
+        let (low, high) =
+            range(host).ok_or_else(|| wrong("the host port must be a number from 0 to 65535, or a range"))?;
         if first != last && high - low != last - first {
             return Err(wrong("the ranges of host ports and container ports differ in length"));
         }
@@ -106,8 +110,24 @@ mod tests {
     #[test]
     fn wrong_specifications_are_errors() {
         for spec in [
-            "a", "80-", "-80", "80-70", "/tcp", "1:2:3:4", "x:80", "80:81-82", "300.1.1.1::80", "[::1]:80", "65536",
-            "80:", "0x50", "80/TCP/udp", "1-2-3", "$", "80/foo", "70000",
+            "a",
+            "80-",
+            "-80",
+            "80-70",
+            "/tcp",
+            "1:2:3:4",
+            "x:80",
+            "80:81-82",
+            "300.1.1.1::80",
+            "[::1]:80",
+            "65536",
+            "80:",
+            "0x50",
+            "80/TCP/udp",
+            "1-2-3",
+            "$",
+            "80/foo",
+            "70000",
         ] {
             assert!(ports(spec).0.is_err(), "{spec}");
         }

@@ -19,7 +19,10 @@ pub(crate) fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_
 /// Serialises `value` indented by two blanks.
 pub(crate) fn to_vec_indented<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
     let mut out = Vec::with_capacity(1024);
-    value.serialize(&mut Serializer::with_formatter(&mut out, HtmlSafe(PrettyFormatter::with_indent(b"  "))))?;
+    value.serialize(&mut Serializer::with_formatter(
+        &mut out,
+        HtmlSafe(PrettyFormatter::with_indent(b"  ")),
+    ))?;
     Ok(out)
 }
 

@@ -46,7 +46,11 @@ pub(crate) struct Surroundings<'a> {
 
 impl<'d> Plan<'d> {
     /// Makes the stages of `file`, chooses the target and connects them.
-    pub(crate) async fn build(file: &'d Dockerfile, around: &Surroundings<'_>, linter: &mut Linter) -> Result<Self> {
+    pub(crate) async fn build(
+        file: &'d Dockerfile,
+        around: &Surroundings<'_>,
+        linter: &mut Linter,
+    ) -> Result<Self> {
         let mut plan = Self::default();
         for (index, written) in file.stages.iter().enumerate() {
             plan.add_written(index, written, around, linter).await?;
@@ -85,7 +89,10 @@ impl<'d> Plan<'d> {
         }
 
         if !stage.given_name().is_empty() {
-            let context = around.contexts.named(stage.given_name(), stage.platform.as_ref().or(around.requested)).await?;
+            let context = around
+                .contexts
+                .named(stage.given_name(), stage.platform.as_ref().or(around.requested))
+                .await?;
             if let Some(context) = context {
                 stage.name = stage.given_name().to_owned();
                 stage.dispatched = true;
@@ -110,9 +117,10 @@ impl<'d> Plan<'d> {
             name => name.to_owned(),
         };
         stage.ignore_cache = around.options.no_cache.covers(stage.given_name());
-        let steps = written.instructions.iter().filter(|i| {
-            matches!(i.kind, Kind::Add(_) | Kind::Copy(_) | Kind::Run(_) | Kind::Workdir(_))
-        });
+        let steps = written
+            .instructions
+            .iter()
+            .filter(|i| matches!(i.kind, Kind::Add(_) | Kind::Copy(_) | Kind::Run(_) | Kind::Workdir(_)));
         stage.counter.total = steps.count();
         let id = self.register(stage)?;
         let base_used = self.stages.get(id).and_then(|s| s.base).and_then(|b| self.stages.get(b));
@@ -137,7 +145,10 @@ impl<'d> Plan<'d> {
     fn register(&mut self, mut stage: Stage<'d>) -> Result<StageId> {
         let id = self.stages.len();
         if id >= MAX_STAGES {
-            return Err(Error::new(ErrorKind::Limit, format!("more than {MAX_STAGES} stages and sources of files")));
+            return Err(Error::new(
+                ErrorKind::Limit,
+                format!("more than {MAX_STAGES} stages and sources of files"),
+            ));
         }
         stage.base = self.by_name.get(&stage.base_name).copied();
         let name = stage.given_name();
@@ -272,7 +283,8 @@ impl<'d> Plan<'d> {
                         path.push((*dep, 0));
                     }
                     Some(Mark::Open) => {
-                        let message = format!("stage {} takes files from itself through other stages", stage.name);
+                        let message =
+                            format!("stage {} takes files from itself through other stages", stage.name);
                         let error = Error::new(ErrorKind::Stage, message);
                         // One place for each step of the way.
                         return Err(path.iter().fold(error, |error, (id, next)| {
@@ -316,7 +328,12 @@ fn go_int(text: &str) -> Option<i64> {
     text.parse().ok()
 }
 
-fn lint_unknown_args(written: &instructions::Stage, names: &Names, globals: &GlobalArgs, linter: &mut Linter) {
+fn lint_unknown_args(
+    written: &instructions::Stage,
+    names: &Names,
+    globals: &GlobalArgs,
+    linter: &mut Linter,
+) {
     for name in names.unmatched.iter().filter(|name| !globals.knows(name)) {
         linter.undefined_arg_in_from(written.site(), name, suggest::nearest(name, globals.names()));
     }
@@ -333,9 +350,11 @@ fn stage_platform(
     let mut names = Names::default();
     let expanded = around.lexers.word.word(word, &globals.env, &mut names);
     lint_unknown_args(written, &names, globals, linter);
-    let expanded = expanded.map_err(|e| Error::from(e).context(format!("--platform={word}")).at(written.lines))?;
+    let expanded =
+        expanded.map_err(|e| Error::from(e).context(format!("--platform={word}")).at(written.lines))?;
 
-    let only_target = names.unmatched.is_empty() && names.matched.iter().map(String::as_str).eq(["TARGETPLATFORM"]);
+    let only_target =
+        names.unmatched.is_empty() && names.matched.iter().map(String::as_str).eq(["TARGETPLATFORM"]);
     if only_target && globals.env.value("TARGETPLATFORM") == Some(&*expanded) {
         linter.redundant_target_platform(written.site(), word);
     }

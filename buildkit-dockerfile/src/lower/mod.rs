@@ -4,30 +4,30 @@
 //! other ([`graph`]), base images and their triggers ([`base`]), the instructions of each stage
 //! ([`evaluate`], [`run`], [`copy`]), which become plain data ([`step`]), and finally the graph ([`emit`]).
 
-mod args;
+pub(crate) mod args;
 mod base;
 mod config;
-mod context;
-mod convert;
+pub(crate) mod context;
+pub(crate) mod convert;
 mod copy;
-mod emit;
+pub(crate) mod emit;
 mod epoch;
 mod evaluate;
 mod expansion;
 mod expose;
 pub(crate) mod go_json;
 mod go_text;
-mod graph;
+pub(crate) mod graph;
 mod names;
 mod options;
 mod ownership;
 mod paths;
 mod resolver;
 mod run;
-mod scan;
+pub(crate) mod scan;
 mod signal;
-mod stage;
-mod step;
+pub(crate) mod stage;
+pub(crate) mod step;
 mod timestamp;
 mod work;
 

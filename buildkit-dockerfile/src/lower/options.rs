@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use buildkit_llb::{LinuxResources, Network, Platform, Ulimit};
-use buildkit_llb::reference::Reference;
 pub use buildkit_llb::ResolveMode;
+use buildkit_llb::reference::Reference;
+use buildkit_llb::{LinuxResources, Network, Platform, Ulimit};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::instructions::{csv, parse_bool};
@@ -151,8 +151,11 @@ impl Options {
         for word in text("platform").split(',').filter(|_| !text("platform").is_empty()) {
             platforms.push(parse_platform(word, "the option \"platform\"")?.normalized());
         }
-        let multi_text =
-            if arg("BUILDKIT_MULTI_PLATFORM").is_empty() { text("multi-platform") } else { arg("BUILDKIT_MULTI_PLATFORM") };
+        let multi_text = if arg("BUILDKIT_MULTI_PLATFORM").is_empty() {
+            text("multi-platform")
+        } else {
+            arg("BUILDKIT_MULTI_PLATFORM")
+        };
         let multi_platform = match multi_text {
             "" => None,
             word => Some(
@@ -179,7 +182,9 @@ impl Options {
             "none" => Network::None,
             "host" => Network::Host,
             other => {
-                return Err(invalid(format!("force-network-mode must be sandbox, none or host, not {other:?}")));
+                return Err(invalid(format!(
+                    "force-network-mode must be sandbox, none or host, not {other:?}"
+                )));
             }
         };
         let no_cache = match opts.get("no-cache").map(String::as_str) {
@@ -332,8 +337,21 @@ fn parse_hosts(line: &str) -> Result<Vec<(String, IpAddr)>> {
 }
 
 const ULIMITS: [&str; 15] = [
-    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-    "rttime", "sigpending", "stack",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 fn parse_ulimits(line: &str) -> Result<Vec<Ulimit>> {
@@ -346,8 +364,10 @@ fn parse_ulimits(line: &str) -> Result<Vec<Ulimit>> {
             return Err(invalid(format!("ulimit {name:?} is none of {}", ULIMITS.join(", "))));
         }
         let number = |word: &str| {
-            word.parse::<i64>()
-                .map_err(|e| invalid(format!("ulimit {name} has the limit {word:?}, which is no number")).caused_by(boxed(e)))
+            word.parse::<i64>().map_err(|e| {
+                invalid(format!("ulimit {name} has the limit {word:?}, which is no number"))
+                    .caused_by(boxed(e))
+            })
         };
         let (soft, hard) = match limits.split_once(':') {
             None => (number(limits)?, number(limits)?),
@@ -357,7 +377,9 @@ fn parse_ulimits(line: &str) -> Result<Vec<Ulimit>> {
             Some((soft, hard)) => (number(soft)?, number(hard)?),
         };
         if hard != -1 && (soft == -1 || soft > hard) {
-            return Err(invalid(format!("the soft limit of ulimit {name} is above its hard limit: {soft} > {hard}")));
+            return Err(invalid(format!(
+                "the soft limit of ulimit {name} is above its hard limit: {soft} > {hard}"
+            )));
         }
         ulimits.push(Ulimit { name: name.to_owned(), soft, hard });
     }
@@ -366,7 +388,8 @@ fn parse_ulimits(line: &str) -> Result<Vec<Ulimit>> {
 
 fn parse_resources(opts: &BTreeMap<String, String>) -> Result<Option<LinuxResources>> {
     let text = |key: &str| opts.get(key).map(String::as_str).filter(|v| !v.is_empty());
-    let wrong = |key: &str, value: &str, rule: &str| invalid(format!("the option {key:?} is {value:?} but {rule}"));
+    let wrong =
+        |key: &str, value: &str, rule: &str| invalid(format!("the option {key:?} is {value:?} but {rule}"));
     let positive = |key: &str| -> Result<i64> {
         let Some(v) = text(key) else { return Ok(0) };
         v.parse().ok().filter(|n| *n > 0).ok_or_else(|| wrong(key, v, "must be a number above 0"))
@@ -416,7 +439,8 @@ fn check_cpuset(list: &str) -> bool {
 fn parse_cache_imports(opts: &BTreeMap<String, String>) -> Result<Vec<CacheImport>> {
     let mut imports = Vec::new();
     if let Some(json) = opts.get("cache-imports").filter(|v| !v.is_empty()) {
-        let wrong = |why: String| invalid(format!("the option \"cache-imports\" is no list of caches: {why}"));
+        let wrong =
+            |why: String| invalid(format!("the option \"cache-imports\" is no list of caches: {why}"));
         let list: Vec<serde_json::Map<String, serde_json::Value>> =
             serde_json::from_str(json).map_err(|e| wrong(e.to_string()))?;
         for entry in list {
@@ -472,7 +496,8 @@ fn parse_attestations(opts: &BTreeMap<String, String>) -> Result<Option<SbomScan
             parameters.insert(key.to_owned(), value.to_owned());
         }
     }
-    let image = Reference::parse_normalized(&generator)
-        .map_err(|e| invalid(format!("the SBOM scanner {generator:?} is no image reference")).caused_by(boxed(e)))?;
+    let image = Reference::parse_normalized(&generator).map_err(|e| {
+        invalid(format!("the SBOM scanner {generator:?} is no image reference")).caused_by(boxed(e))
+    })?;
     Ok(Some(SbomScanner { image: image.with_default_tag().to_string(), parameters }))
 }

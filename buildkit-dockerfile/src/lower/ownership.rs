@@ -10,12 +10,15 @@ pub(crate) fn parse_mode(text: &str) -> Result<Mode> {
         return Ok(Mode::Keep);
     }
     if text.bytes().all(|b| b.is_ascii_digit() || b == b'_') || looks_numeric(text) {
-        return u32::from_str_radix(text, 8).ok().filter(|m| *m <= 0o7777 && !text.starts_with('+')).map(Mode::Octal).ok_or_else(
-            || {
-                let message = format!("--chmod={text}: an octal mode has digits from 0 to 7 and is at most 07777");
+        return u32::from_str_radix(text, 8)
+            .ok()
+            .filter(|m| *m <= 0o7777 && !text.starts_with('+'))
+            .map(Mode::Octal)
+            .ok_or_else(|| {
+                let message =
+                    format!("--chmod={text}: an octal mode has digits from 0 to 7 and is at most 07777");
                 Error::new(ErrorKind::Instruction, message)
-            },
-        );
+            });
     }
     if text.split(',').all(is_clause) {
         return Ok(Mode::Symbolic(text.to_owned()));

@@ -164,7 +164,12 @@ mod tests {
 
     #[test]
     fn working_directories() {
-        let cases = [("", "/abs/./x/../y", "/abs/./x/../y"), ("/a", "b/../c", "/a/c"), ("/a", "", "/a"), ("rel", "rel", "/rel/rel")];
+        let cases = [
+            ("", "/abs/./x/../y", "/abs/./x/../y"),
+            ("/a", "b/../c", "/a/c"),
+            ("/a", "", "/a"),
+            ("rel", "rel", "/rel/rel"),
+        ];
         for (parent, path, want) in cases {
             assert_eq!(PathStyle::Unix.normalize(parent, path, false).unwrap(), want);
         }

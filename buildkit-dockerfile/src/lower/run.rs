@@ -18,7 +18,12 @@ use super::step::{self, From, Label, Owner, Step};
 pub(crate) const SCRIPT_DIR: &str = "/dev/pipes/";
 
 impl<'d> Evaluator<'_, 'd> {
-    pub(crate) fn run(&mut self, stage: &mut Stage<'d>, command: &Command<'d>, run: &instructions::Run) -> Result<()> {
+    pub(crate) fn run(
+        &mut self,
+        stage: &mut Stage<'d>,
+        command: &Command<'d>,
+        run: &instructions::Run,
+    ) -> Result<()> {
         let instruction = &*command.instruction;
         let (mounts, devices) = self.judge(stage, command, run)?;
 
@@ -82,7 +87,8 @@ impl<'d> Evaluator<'_, 'd> {
     ) -> Result<(Vec<Mount>, Vec<Device>)> {
         let mut names = Names::default();
         let word = &self.settings.lexers.word;
-        let mut expand = |value: &str| word.word(value, &stage.env, &mut names).map(std::borrow::Cow::into_owned);
+        let mut expand =
+            |value: &str| word.word(value, &stage.env, &mut names).map(std::borrow::Cow::into_owned);
         let mounts: Result<Vec<_>> = run.mounts.iter().map(|m| m.resolve(&mut expand)).collect();
         let devices: Result<Vec<_>> = match &mounts {
             Ok(_) => run.devices.iter().map(|d| d.resolve(&mut expand)).collect(),
@@ -92,14 +98,18 @@ impl<'d> Evaluator<'_, 'd> {
         Ok((mounts?, devices?))
     }
 
-    #[cfg_attr(feature = "labs", allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "refuses without labs"))]
+    #[cfg_attr(
+        feature = "labs",
+        allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "refuses without labs")
+    )]
     fn devices(&self, devices: Vec<Device>) -> Result<Vec<Device>> {
         if !self.settings.caps.cdi {
             return Ok(Vec::new());
         }
         #[cfg(not(feature = "labs"))]
         if !devices.is_empty() {
-            let message = "RUN --device belongs to the labs channel of the Dockerfile frontend, which is not enabled";
+            let message =
+                "RUN --device belongs to the labs channel of the Dockerfile frontend, which is not enabled";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
         Ok(devices)
@@ -140,7 +150,10 @@ impl<'d> Evaluator<'_, 'd> {
             buildkit_llb::path::join(&["/", &stage.dir, &mount.target])
         };
         if target == "/" {
-            return Err(Error::new(ErrorKind::Instruction, "a mount needs a target other than the root directory"));
+            return Err(Error::new(
+                ErrorKind::Instruction,
+                "a mount needs a target other than the root directory",
+            ));
         }
         let source_path = buildkit_llb::path::join(&["/", &mount.source]);
         let mut selector = if source_path == "/" { String::new() } else { source_path.clone() };
@@ -153,7 +166,11 @@ impl<'d> Evaluator<'_, 'd> {
         out.push(match mount.kind {
             MountKind::Tmpfs => step::Mount::Tmpfs { target, size: mount.size, read_only, selector },
             MountKind::Cache => {
-                let id = if mount.id.is_empty() { buildkit_llb::path::clean(&mount.target) } else { mount.id.clone() };
+                let id = if mount.id.is_empty() {
+                    buildkit_llb::path::clean(&mount.target)
+                } else {
+                    mount.id.clone()
+                };
                 step::Mount::Cache {
                     id: format!("{}/{id}", self.settings.options.cache_namespace()),
                     sharing: mount.sharing,
@@ -304,7 +321,9 @@ mod tests {
 
     #[test]
     fn summaries_show_the_first_line() {
-        for (body, want) in [("echo one\necho two\n", "echo one..."), ("\n\techo one\n", "echo one"), ("", "")] {
+        for (body, want) in
+            [("echo one\necho two\n", "echo one..."), ("\n\techo one\n", "echo one"), ("", "")]
+        {
             assert_eq!(summary(body), want);
         }
     }

@@ -3,9 +3,9 @@
 use crate::error::{Error, ErrorKind, Result};
 
 const NAMES: [&str; 36] = [
-    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL",
-    "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1",
-    "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
+    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE",
+    "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU",
+    "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
 ];
 
 /// Checks a signal: a number other than 0, or a Linux name with or without `SIG`, in any case.
@@ -43,16 +43,19 @@ mod tests {
 
     #[test]
     fn known_signals_pass() {
-        for signal in
-            ["9", "-1", "+3", "TERM", "sigterm", "SIGRTMIN", "RTMIN+15", "rtmax-14", "RTMAX", "CLD", "SIGIOT", "poll"]
-        {
+        for signal in [
+            "9", "-1", "+3", "TERM", "sigterm", "SIGRTMIN", "RTMIN+15", "rtmax-14", "RTMAX", "CLD", "SIGIOT",
+            "poll",
+        ] {
             assert!(check(signal).is_ok(), "{signal}");
         }
     }
 
     #[test]
     fn others_do_not() {
-        for signal in ["", "0", "FOO", "SIG", "RTMIN+16", "RTMIN+0", "RTMAX-15", "RTMIN+", "1x", "SIGSIGTERM", "0x9"] {
+        for signal in
+            ["", "0", "FOO", "SIG", "RTMIN+16", "RTMIN+0", "RTMAX-15", "RTMIN+", "1x", "SIGSIGTERM", "0x9"]
+        {
             assert!(check(signal).is_err(), "{signal}");
         }
     }

@@ -121,28 +121,10 @@ pub(crate) enum Mode {
 /// Something copied.
 #[derive(Debug)]
 pub(crate) enum Source {
-    Local {
-        from: From,
-        path: String,
-        include: Option<String>,
-        required: Option<String>,
-        unpack: bool,
-    },
-    Git {
-        reference: Box<GitRef>,
-        keep_git_dir: bool,
-        checksum: String,
-    },
-    Http {
-        url: String,
-        filename: String,
-        checksum: String,
-        unpack: bool,
-    },
-    Inline {
-        name: String,
-        data: Bytes,
-    },
+    Local { from: From, path: String, include: Option<String>, required: Option<String>, unpack: bool },
+    Git { reference: Box<GitRef>, keep_git_dir: bool, checksum: String },
+    Http { url: String, filename: String, checksum: String, unpack: bool },
+    Inline { name: String, data: Bytes },
 }
 
 /// WORKDIR.

@@ -82,7 +82,8 @@ impl Timestamp {
         if at != bytes.len() {
             return None;
         }
-        let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
+        let seconds =
+            days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
         Some(Self { seconds, nanoseconds, offset: i32::try_from(offset).ok()? })
     }
 }
@@ -173,7 +174,10 @@ mod tests {
         assert_eq!(Timestamp::from_unix(1_700_000_000).to_string(), "2023-11-14T22:13:20Z");
         assert_eq!(Timestamp::parse("2020-01-02T03:04:05Z").unwrap().seconds, 1_577_934_245);
         assert_eq!(Timestamp::parse("1970-01-01T02:00:00+02:00").unwrap().seconds, 0);
-        assert_eq!(Timestamp::parse("2020-01-01T00:00:00+00:00").unwrap().to_string(), "2020-01-01T00:00:00Z");
+        assert_eq!(
+            Timestamp::parse("2020-01-01T00:00:00+00:00").unwrap().to_string(),
+            "2020-01-01T00:00:00Z"
+        );
     }
 
     #[test]

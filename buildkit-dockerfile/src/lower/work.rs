@@ -29,7 +29,10 @@ impl Work {
             None => {
                 self.left = 0;
                 let limit = Self::LIMIT >> 20;
-                Err(Error::new(ErrorKind::Limit, format!("the build graph of this Dockerfile would exceed {limit} MiB")))
+                Err(Error::new(
+                    ErrorKind::Limit,
+                    format!("the build graph of this Dockerfile would exceed {limit} MiB"),
+                ))
             }
         }
     }

@@ -1,0 +1,308 @@
+//! The frontend itself: from the options of a build to its result.
+
+mod convertllb;
+mod entrypoint;
+mod report;
+mod resolver;
+mod sbom;
+mod subrequest;
+
+use std::collections::BTreeMap;
+
+use buildkit_frontend::{
+    Attestation, BASE_IMAGE_CONFIG, BuildResult, Code, Detail, Gateway, IMAGE_CONFIG, Reference,
+    SOURCE_DATE_EPOCH, Solve, Warning, platform_id,
+};
+use buildkit_llb::{Definition, Platform};
+use futures::future::try_join_all;
+
+use crate::Dockerfile;
+use crate::error::{Error, ErrorKind};
+use crate::lint::Linter;
+use crate::lower::context::Contexts;
+use crate::lower::convert::{self, Conversion, Evaluated};
+use crate::lower::{ImageConfig, Options};
+use crate::parser::{Lines, detect_syntax};
+
+use self::entrypoint::{Entrypoint, ranges};
+use self::resolver::GatewayResolver;
+use self::sbom::Scanner;
+
+/// Capabilities of the frontend that a client may ask for.
+const FRONTEND_CAPS: [&str; 4] = ["inputs", "subrequests", "contexts", "gitquerystring"];
+
+/// Builds a Dockerfile: the entry point of a frontend.
+///
+/// Reads the options and the Dockerfile, converts it for every platform asked for, solves the graphs and
+/// returns the result with image configs. With the option `requestid` it answers a subrequest instead, and
+/// a Dockerfile with `# syntax=` is handed on to that frontend, unless the option `cmdline` says that it
+/// was handed on already.
+///
+/// # Errors
+///
+/// Malformed options and Dockerfiles, with the places in the Dockerfile; whatever the daemon answers.
+pub async fn build(gateway: Gateway) -> buildkit_frontend::Result<BuildResult> {
+    if !gateway.llb_caps().contains("file.base") {
+        let message = "this frontend needs BuildKit 0.5 or later; update the daemon";
+        return Err(buildkit_frontend::Error::with_code(Code::Unimplemented, message));
+    }
+    let opts: BTreeMap<String, String> = gateway.options().clone().into_map();
+    let mut options = Options::from_frontend(&opts).map_err(plain)?;
+    options.session = Some(gateway.session_id().to_owned()).filter(|s| !s.is_empty());
+    let unsupported = check_caps(opts.get("frontend.caps").map_or("", String::as_str))?;
+
+    let resolver = GatewayResolver::new(gateway.clone());
+    let mut contexts = Contexts::open(&options, &resolver).await.map_err(plain)?;
+    let entrypoint = Entrypoint::read(&gateway, &resolver, &mut contexts).await.map_err(plain)?;
+
+    if !opts.contains_key("cmdline")
+        && let Some((image, line, lines)) = other_frontend(&opts, &entrypoint.data)
+    {
+        return forward(&gateway, &resolver, opts, &image, line, lines, &entrypoint).await;
+    }
+    if let Some(error) = unsupported {
+        return Err(error);
+    }
+    let driver = Driver { gateway: &gateway, contexts: &contexts, entrypoint: &entrypoint };
+    if let Some(request) = opts.get("requestid").filter(|r| !r.is_empty()) {
+        return driver.subrequest(request).await;
+    }
+    driver.build().await
+}
+
+/// Checks the capabilities the client asks for. One that may be provided by the frontend handed on to is
+/// returned rather than failing at once.
+fn check_caps(list: &str) -> buildkit_frontend::Result<Option<buildkit_frontend::Error>> {
+    let mut deferred = None;
+    for item in list.split(',').filter(|_| !list.is_empty()) {
+        let (name, flags) = item.split_once('+').unwrap_or((item, ""));
+        let known = name.strip_prefix("moby.buildkit.frontend.").is_some_and(|n| FRONTEND_CAPS.contains(&n));
+        if known {
+            continue;
+        }
+        let message = format!("this frontend does not have the capability {name:?}");
+        let error = buildkit_frontend::Error::with_code(Code::Unimplemented, message)
+            .with_detail(Detail::FrontendCap(name.to_owned()));
+        if !flags.split('+').any(|f| f == "forward") {
+            return Err(error);
+        }
+        deferred.get_or_insert(error);
+    }
+    Ok(deferred)
+}
+
+/// The frontend that the build argument or the Dockerfile asks for: image, command line, place.
+fn other_frontend(opts: &BTreeMap<String, String>, data: &[u8]) -> Option<(String, String, Option<Lines>)> {
+    if let Some(line) = opts.get("build-arg:BUILDKIT_SYNTAX") {
+        let image = line.split(' ').next().unwrap_or_default();
+        return Some((image.to_owned(), line.clone(), None));
+    }
+    detect_syntax(data).map(|s| (s.image, s.command_line, Some(s.lines)))
+}
+
+async fn forward(
+    gateway: &Gateway,
+    resolver: &GatewayResolver,
+    opts: BTreeMap<String, String>,
+    image: &str,
+    command_line: String,
+    lines: Option<Lines>,
+    entrypoint: &Entrypoint,
+) -> buildkit_frontend::Result<BuildResult> {
+    let mut solve =
+        Solve::frontend("gateway.v0").options(opts).option("cmdline", &command_line).option("source", image);
+    if gateway.caps().contains("frontend.inputs") {
+        for (name, definition) in resolver.inputs().await?.iter() {
+            solve = solve.input(name, definition);
+        }
+    }
+    gateway.solve(solve).await.map_err(|error| {
+        if error.locations().is_empty() {
+            match lines {
+                Some(lines) => error.at(entrypoint.info.clone(), ranges(lines)),
+                None => {
+                    buildkit_frontend::Error::context(format!("BUILDKIT_SYNTAX={command_line} failed"), error)
+                }
+            }
+        } else {
+            error
+        }
+    })
+}
+
+/// An error about no place in the Dockerfile.
+fn plain(error: Error) -> buildkit_frontend::Error {
+    let unsupported = error.kind() == ErrorKind::Unsupported;
+    let boxed: Box<dyn std::error::Error + Send + Sync> = Box::new(error);
+    let error = buildkit_frontend::Error::from(boxed);
+    if unsupported { buildkit_frontend::Error::with_code(Code::Unimplemented, error.report()) } else { error }
+}
+
+/// A build whose Dockerfile was read.
+struct Driver<'a> {
+    gateway: &'a Gateway,
+    contexts: &'a Contexts<'a>,
+    entrypoint: &'a Entrypoint,
+}
+
+/// The result for one platform.
+struct Built {
+    platform: Platform,
+    reference: Option<Reference>,
+    image: ImageConfig,
+    base_image: Option<Vec<u8>>,
+    epoch: Option<i64>,
+    attestation: Option<Attestation>,
+}
+
+impl Driver<'_> {
+    /// Adds the places of `error` in the Dockerfile.
+    fn located(&self, error: Error) -> buildkit_frontend::Error {
+        let places: Vec<Lines> = error.locations().to_vec();
+        places
+            .into_iter()
+            .fold(plain(error), |error, lines| error.at(self.entrypoint.info.clone(), ranges(lines)))
+    }
+
+    fn conversion<'c>(&'c self, platform: Option<&'c Platform>) -> Conversion<'c> {
+        Conversion { contexts: self.contexts, platform, all_stages: false, map: Some(&self.entrypoint.map) }
+    }
+
+    fn linter(&self) -> buildkit_frontend::Result<Linter> {
+        convert::linter(&self.entrypoint.data, self.contexts.options).map_err(plain)
+    }
+
+    /// Parses and evaluates; what lint rules say is shown, also when an error follows.
+    async fn evaluate<'d>(
+        &self,
+        conversion: &Conversion<'_>,
+        file: &'d mut Option<Dockerfile>,
+        linter: &mut Linter,
+    ) -> buildkit_frontend::Result<Evaluated<'d>> {
+        let outcome = match Dockerfile::parse_with(&self.entrypoint.data, linter) {
+            Ok(parsed) => conversion.evaluate(file.insert(parsed), linter).await,
+            Err(error) => Err(error),
+        };
+        for warning in linter.take_warnings() {
+            self.warn(&warning).await?;
+        }
+        outcome.map_err(|e| self.located(e))
+    }
+
+    async fn warn(&self, warning: &crate::lint::Warning) -> buildkit_frontend::Result<()> {
+        let line = match warning.lines {
+            Lines { start, end } if start > 0 && start <= end => format!(" (line {start})"),
+            _ => String::new(),
+        };
+        let shown = Warning {
+            vertex: self.entrypoint.vertex.clone(),
+            level: 1,
+            short: format!("{}: {}{line}", warning.rule.name, warning.message),
+            detail: vec![warning.rule.description.to_owned()],
+            url: warning.rule.url(),
+            info: Some(self.entrypoint.info.clone()),
+            ranges: ranges(warning.lines),
+        };
+        self.gateway.warn(shown).await
+    }
+
+    async fn build(&self) -> buildkit_frontend::Result<BuildResult> {
+        let options = self.contexts.options;
+        let scanner = match &options.sbom {
+            Some(sbom) => Some(Scanner::open(self.contexts, sbom).await.map_err(plain)?),
+            None => None,
+        };
+        let platforms: Vec<Option<&Platform>> = if options.platforms.is_empty() {
+            vec![None]
+        } else {
+            options.platforms.iter().map(Some).collect()
+        };
+        let builds = platforms
+            .iter()
+            .enumerate()
+            .map(|(index, platform)| self.platform(index, *platform, scanner.as_ref()));
+        let built = try_join_all(builds).await?;
+        Ok(self.assemble(built))
+    }
+
+    async fn platform(
+        &self,
+        index: usize,
+        platform: Option<&Platform>,
+        scanner: Option<&Scanner>,
+    ) -> buildkit_frontend::Result<Built> {
+        // What lint rules say is the same for all platforms.
+        let mut linter = if index == 0 { self.linter()? } else { Linter::silent() };
+        let conversion = self.conversion(platform);
+        let mut file = None;
+        let evaluated = self.evaluate(&conversion, &mut file, &mut linter).await?;
+        let graph = conversion.graph(&evaluated).await.map_err(|e| self.located(e))?;
+        let definition = graph.marshal().map_err(|e| self.located(e))?;
+        let reference = self.solve(&definition).await?;
+
+        let shown = match platform {
+            Some(platform) => platform.clone(),
+            None => self.gateway.default_platform(),
+        };
+        let attestation = match scanner {
+            Some(scanner) => {
+                let definition =
+                    scanner.graph(&platform_id(&shown), &evaluated, &graph).map_err(|e| self.located(e))?;
+                Some(scanner.attest(self.solve(&definition).await?))
+            }
+            None => None,
+        };
+        let target = evaluated.plan.stages.get(evaluated.plan.target);
+        let mut platform = shown.normalized();
+        if evaluated.image.os == "windows" {
+            if platform.os_version.is_empty() {
+                platform.os_version = evaluated.image.os_version.clone().into();
+            }
+            if platform.os_features.is_empty() {
+                platform.os_features.clone_from(&evaluated.image.os_features);
+            }
+        }
+        Ok(Built {
+            platform,
+            reference,
+            base_image: target.and_then(|s| s.base_image.as_ref()).map(|image| image.to_json()),
+            epoch: evaluated.epoch.map(|t| t.seconds),
+            image: evaluated.image,
+            attestation,
+        })
+    }
+
+    async fn solve(&self, definition: &Definition) -> buildkit_frontend::Result<Option<Reference>> {
+        let mut solve = Solve::definition(definition);
+        for import in &self.contexts.options.cache_imports {
+            solve = solve.cache_from(&import.kind, import.attributes.clone());
+        }
+        Ok(self.gateway.solve(solve).await?.single()?.cloned())
+    }
+
+    fn assemble(&self, built: Vec<Built>) -> BuildResult {
+        let multi = self.contexts.options.is_multi_platform();
+        let platforms: Vec<Platform> = built.iter().map(|b| b.platform.clone()).collect();
+        let mut result = if multi {
+            BuildResult::for_platforms(built.iter().map(|b| (b.platform.clone(), b.reference.clone())))
+        } else {
+            let reference = built.first().and_then(|b| b.reference.clone());
+            BuildResult::new(reference).with_platforms(&platforms)
+        };
+        for built in built {
+            let id = platform_id(&built.platform);
+            let key = |name: &str| if multi { format!("{name}/{id}") } else { name.to_owned() };
+            result.metadata.insert(key(IMAGE_CONFIG), built.image.to_json().into());
+            if let Some(base) = built.base_image {
+                result.metadata.insert(key(BASE_IMAGE_CONFIG), base.into());
+            }
+            if let Some(seconds) = built.epoch {
+                result.metadata.insert(key(SOURCE_DATE_EPOCH), seconds.to_string().into());
+            }
+            if let Some(attestation) = built.attestation {
+                result.attest(&built.platform, attestation);
+            }
+        }
+        result
+    }
+}
