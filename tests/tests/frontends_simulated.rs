@@ -31,7 +31,7 @@ fn line(error: &buildkit_frontend::Error) -> Option<i32> {
     Some(error.locations().first()?.ranges.first()?.start?.line)
 }
 
-const PACKAGES: &str = r##"# syntax=example/package-frontend
+const PACKAGES: &str = r#"# syntax=example/package-frontend
 base = "alpine:3.22"
 packages = ["curl", "git"]
 command = ["curl", "--version"]
@@ -41,7 +41,7 @@ LANG = "C.UTF-8"
 
 [files]
 "scripts/start.sh" = "/start"
-"##;
+"#;
 
 #[tokio::test]
 async fn packages_become_a_graph_and_a_config() {

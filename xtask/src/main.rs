@@ -8,6 +8,7 @@ mod buildkit;
 mod codegen;
 mod demo;
 mod fail;
+mod frontend_image;
 mod test;
 mod tidy;
 mod workspace;
@@ -34,6 +35,8 @@ enum Command {
     Test(test::Options),
     /// Build and push an image with the batch job, on a BuildKit that is set up for it
     Demo(demo::Options),
+    /// Make images of the example frontends and push them
+    FrontendImage(frontend_image::Options),
     /// Check the rules of the repository that a compiler does not know
     Tidy,
 }
@@ -44,6 +47,7 @@ fn main() -> std::process::ExitCode {
         Command::Buildkit(command) => buildkit::run(&command),
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::FrontendImage(options) => frontend_image::run(&options),
         Command::Tidy => tidy::run(),
     };
     report(outcome)
