@@ -12,7 +12,8 @@ use buildkit_llb::{Copy, FileSteps, Local, Platform, State, scratch};
 use clap::Parser;
 
 /// What a frontend of ours understands unless it is said otherwise.
-const CAPS: &str = "moby.buildkit.frontend.inputs,moby.buildkit.frontend.subrequests,moby.buildkit.frontend.contexts";
+const CAPS: &str =
+    "moby.buildkit.frontend.inputs,moby.buildkit.frontend.subrequests,moby.buildkit.frontend.contexts";
 
 /// Makes a frontend image of a static program.
 #[derive(Parser)]
@@ -41,7 +42,9 @@ struct Args {
 fn image(program: &str) -> State {
     let local = Local::new("program").include([program]).name(format!("load {program}"));
     let copy = Copy::new(State::from(local), format!("/{program}"), "/frontend").mode(0o755);
-    FileSteps::new(scratch(), copy.created(buildkit_llb::Timestamp::from_secs(0))).name("add the program").into()
+    FileSteps::new(scratch(), copy.created(buildkit_llb::Timestamp::from_secs(0)))
+        .name("add the program")
+        .into()
 }
 
 fn config(args: &Args) -> ImageConfig {
