@@ -1,5 +1,6 @@
 //! An async client for BuildKit: solve with a session, progress, caches, history and the gateway.
 
+mod build;
 pub mod cache;
 mod client;
 pub mod connect;

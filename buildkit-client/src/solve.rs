@@ -2,6 +2,7 @@
 
 mod drive;
 
+use crate::build::BuildFunction;
 use crate::cache::{CacheExport, CacheImport};
 use crate::client::Client;
 use crate::error::Error;
@@ -52,6 +53,8 @@ struct Plan {
     attached: Vec<Arc<dyn Attachable>>,
     send: SendOptions,
     retry: Retry,
+    /// What drives the build, where it is a function of the caller.
+    function: Option<BuildFunction>,
 }
 
 impl Client {
@@ -68,12 +71,18 @@ impl Client {
             attached: Vec::new(),
             send: SendOptions::default(),
             retry: self.push_retry().clone(),
+            function: None,
         };
         Solve { plan, progress: Progress::none() }
     }
 }
 
 impl Solve {
+    pub(crate) fn driven_by(mut self, function: BuildFunction) -> Self {
+        self.plan.function = Some(function);
+        self
+    }
+
     /// Lets the build read a directory (or another tree) under a name. Graphs read it as
     /// `local://NAME`; Dockerfiles know `context` and `dockerfile`.
     pub fn local(mut self, name: impl Into<String>, local: impl Into<Local>) -> Self {

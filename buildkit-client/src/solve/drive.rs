@@ -98,7 +98,25 @@ async fn attempt(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken) 
         status: Task::spawn(follow(link.channel(), reference.clone(), reporter.clone())),
     };
     tracing::debug!(reference, session = context.id(), "build sent");
-    let result = running.watch(control(&link).solve(message), cancel).await;
+    let mut function = solve.function.clone().map(|function| {
+        let options = message.frontend_attrs.clone();
+        Task::spawn(function.drive(link.channel(), reference.clone(), context.id().to_owned(), options))
+    });
+    let answer = async {
+        let mut call = control(&link);
+        let mut call = std::pin::pin!(call.solve(message));
+        let Some(function) = &mut function else { return call.await };
+        tokio::select! {
+            biased;
+            answer = &mut call => return answer,
+            ended = &mut function.0 => if let Ok(Err(status)) = ended {
+                // The daemon waits for a result that will not come, unless it failed by itself.
+                return tokio::time::timeout(REASON, call).await.unwrap_or(Err(status));
+            },
+        }
+        call.await
+    };
+    let result = running.watch(answer, cancel).await;
     running.close().await;
     let result = match result {
         Ok(response) => outputs.commit().await.map(|()| response).map_err(Error::from),
