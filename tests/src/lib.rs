@@ -1,5 +1,6 @@
 //! Support for the tests of the workspace: a real BuildKit, a scripted one, registries, case loaders.
 
+pub mod conformance;
 pub mod daemon;
 pub mod fake;
 pub mod fault_proxy;

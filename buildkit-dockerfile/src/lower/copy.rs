@@ -128,7 +128,7 @@ impl<'d> Evaluator<'_, 'd> {
         stage.steps.push(Step::Copy(Box::new(step::Copy {
             label: Label {
                 name,
-                command: Some(command.instruction.text.clone()),
+                command: None,
                 lines: command.instruction.lines,
                 ignore_cache: stage.ignore_cache,
             },
