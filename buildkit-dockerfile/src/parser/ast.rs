@@ -1,5 +1,7 @@
 //! The syntax tree: one [`Node`] an instruction, before any instruction's own rules are applied.
 
+use std::sync::Arc;
+
 use super::{Escape, Heredoc, Lines, Span};
 
 /// One instruction as it was split by the parser: keyword, flags, arguments.
@@ -78,10 +80,80 @@ pub struct Pair {
 }
 
 /// The syntax tree of a whole file, as [`parse`](super::parse) makes it.
+///
+/// Nothing of the source is lost: [`Ast::pieces`] covers it from the first byte to the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ast {
+    pub(super) source: Arc<[u8]>,
     /// The escape character in force.
     pub escape: Escape,
     /// The instructions in order.
     pub nodes: Vec<Node>,
+}
+
+/// A part of the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// What stands between instructions: blank lines, comments, directives, line ends. Never empty.
+    Between(&'a [u8]),
+    /// An instruction and its bytes.
+    Node(&'a Node, &'a [u8]),
+}
+
+impl<'a> Piece<'a> {
+    /// The bytes of the piece.
+    pub fn bytes(self) -> &'a [u8] {
+        let (Piece::Between(bytes) | Piece::Node(_, bytes)) = self;
+        bytes
+    }
+}
+
+impl Ast {
+    /// The bytes it was parsed from.
+    pub fn source(&self) -> &[u8] {
+        &self.source
+    }
+
+    /// The whole source in pieces, in order.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        let part = |start: u32, end: u32| self.source.get(Span { start, end }.range()).unwrap_or_default();
+        let mut at = 0;
+        let end = u32::try_from(self.source.len()).unwrap_or(u32::MAX);
+        let nodes =
+            self.nodes.iter().map(|node| (Some(node), node.span)).chain([(None, Span { start: end, end })]);
+        nodes
+            .flat_map(move |(node, span)| {
+                let between = part(at, span.start);
+                at = span.end;
+                [
+                    Some(Piece::Between(between)),
+                    node.map(|node| Piece::Node(node, part(span.start, span.end))),
+                ]
+            })
+            .flatten()
+            .filter(|piece| *piece != Piece::Between(&[]))
+    }
+
+    /// The source, with those instructions replaced for which `edit` gives a text. All else stays as it is,
+    /// byte for byte.
+    ///
+    /// ```
+    /// let ast = buildkit_dockerfile::parser::parse(b"from a # base\n\nRUN b\n")?;
+    /// let text = ast.print_with(|node| (node.keyword == "RUN").then(|| "RUN c".to_owned()));
+    /// assert_eq!(text, b"from a # base\n\nRUN c\n");
+    /// # Ok::<(), buildkit_dockerfile::Error>(())
+    /// ```
+    pub fn print_with(&self, mut edit: impl FnMut(&Node) -> Option<String>) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.source.len());
+        for piece in self.pieces() {
+            match piece {
+                Piece::Node(node, bytes) => match edit(node) {
+                    Some(text) => out.extend_from_slice(text.as_bytes()),
+                    None => out.extend_from_slice(bytes),
+                },
+                Piece::Between(bytes) => out.extend_from_slice(bytes),
+            }
+        }
+        out
+    }
 }

@@ -13,7 +13,7 @@ mod node;
 mod position;
 mod reader;
 
-pub use self::ast::{Args, Ast, Node, Pair};
+pub use self::ast::{Args, Ast, Node, Pair, Piece};
 pub use self::directives::{Directive, Syntax, detect_syntax, directive, directives};
 pub use self::heredoc::{Heredoc, HeredocWord, chomp};
 pub use self::node::Parser;
@@ -32,7 +32,7 @@ pub fn parse(source: &[u8]) -> Result<Ast> {
     while let Some(node) = parser.next_node()? {
         nodes.push(node);
     }
-    Ok(Ast { escape: parser.escape(), nodes })
+    Ok(Ast { source: source.into(), escape: parser.escape(), nodes })
 }
 
 /// The escape character of a Dockerfile, set by the `escape` directive.
