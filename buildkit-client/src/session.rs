@@ -8,6 +8,8 @@ pub mod auth;
 pub(crate) mod exporter;
 pub(crate) mod filesync;
 mod health;
+pub mod secrets;
+pub mod ssh;
 mod transport;
 
 pub(crate) use transport::{SessionEnd, open};
