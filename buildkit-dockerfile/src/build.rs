@@ -14,10 +14,10 @@ use buildkit_frontend::{
     SOURCE_DATE_EPOCH, Solve, Warning, platform_id,
 };
 use buildkit_llb::{Definition, Platform};
-use futures::future::try_join_all;
+use futures::future::join_all;
 
 use crate::Dockerfile;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::lint::Linter;
 use crate::lower::context::Contexts;
 use crate::lower::convert::{self, Conversion, Evaluated};
@@ -178,7 +178,7 @@ impl Driver<'_> {
         conversion: &Conversion<'_>,
         file: &'d mut Option<Dockerfile>,
         linter: &mut Linter,
-    ) -> buildkit_frontend::Result<Evaluated<'d>> {
+    ) -> buildkit_frontend::Result<Result<Evaluated<'d>>> {
         let outcome = match Dockerfile::parse_with(&self.entrypoint.data, linter) {
             Ok(parsed) => conversion.evaluate(file.insert(parsed), linter).await,
             Err(error) => Err(error),
@@ -186,7 +186,7 @@ impl Driver<'_> {
         for warning in linter.take_warnings() {
             self.warn(&warning).await?;
         }
-        outcome.map_err(|e| self.located(e))
+        Ok(outcome)
     }
 
     async fn warn(&self, warning: &crate::lint::Warning) -> buildkit_frontend::Result<()> {
@@ -221,7 +221,8 @@ impl Driver<'_> {
             .iter()
             .enumerate()
             .map(|(index, platform)| self.platform(index, *platform, scanner.as_ref()));
-        let built = try_join_all(builds).await?;
+        // Platforms do not stop each other: what one of them solves is in the cache next time.
+        let built = join_all(builds).await.into_iter().collect::<buildkit_frontend::Result<_>>()?;
         Ok(self.assemble(built))
     }
 
@@ -235,7 +236,8 @@ impl Driver<'_> {
         let mut linter = if index == 0 { self.linter()? } else { Linter::silent() };
         let conversion = self.conversion(platform);
         let mut file = None;
-        let evaluated = self.evaluate(&conversion, &mut file, &mut linter).await?;
+        let evaluated =
+            self.evaluate(&conversion, &mut file, &mut linter).await?.map_err(|e| self.located(e))?;
         let graph = conversion.graph(&evaluated).await.map_err(|e| self.located(e))?;
         let definition = graph.marshal().map_err(|e| self.located(e))?;
         let reference = self.solve(&definition).await?;

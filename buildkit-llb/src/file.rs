@@ -197,7 +197,7 @@ impl Owner {
 impl User {
     fn parse(text: &str) -> Self {
         match text.parse::<i32>() {
-            _ if text == "root" => Self::Id(0),
+            _ if text.is_empty() || text == "root" => Self::Id(0),
             Ok(id) => Self::Id(id.cast_unsigned()),
             Err(_) => Self::Name(text.to_owned()),
         }

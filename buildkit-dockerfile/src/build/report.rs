@@ -37,8 +37,7 @@ struct Entry {
 #[derive(Serialize)]
 struct BuildError {
     message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    location: Option<Location>,
+    location: Location,
 }
 
 impl Report {
@@ -61,7 +60,7 @@ impl Report {
     }
 
     pub(crate) fn error(&mut self, error: &Error) {
-        let location = (!error.locations().is_empty()).then(|| merged(error.locations()));
+        let location = merged(error.locations());
         self.build_error = Some(BuildError { message: error.to_string(), location });
     }
 

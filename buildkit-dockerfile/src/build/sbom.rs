@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use buildkit_frontend::{Attestation, AttestationKind, Reference};
 use buildkit_llb::path::join;
-use buildkit_llb::{Definition, Image, Mount, Run, State, scratch};
+use buildkit_llb::{Definition, Image, MarshalOptions, Mount, Run, State, scratch};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::lower::context::Contexts;
@@ -98,7 +98,8 @@ impl Scanner {
             process = process.mount(target, Mount::bind(state).readonly());
         }
         let out = process.output(OUT, scratch());
-        out.marshal(&graph.marshal).map_err(|e| {
+        // The scanner's environment is its own: no capabilities, so nothing is added to it.
+        out.marshal(MarshalOptions::new(graph.marshal.platform.clone())).map_err(|e| {
             Error::new(ErrorKind::Graph, "the graph of the SBOM scan cannot be made").caused_by(e)
         })
     }

@@ -67,7 +67,7 @@ impl Driver<'_> {
     }
 
     fn targets(&self) -> buildkit_frontend::Result<BuildResult> {
-        let file = Dockerfile::parse(&self.entrypoint.data).map_err(|e| self.located(e))?;
+        let file = Dockerfile::parse(&self.entrypoint.data).map_err(plain)?;
         let targets = file.targets();
         let mut rows = vec![vec!["TARGET".to_owned(), "DESCRIPTION".to_owned()]];
         rows.extend(targets.iter().map(|t| {
@@ -85,7 +85,7 @@ impl Driver<'_> {
         let conversion = self.conversion(None);
         let mut linter = self.linter()?;
         let mut file = None;
-        let evaluated = self.evaluate(&conversion, &mut file, &mut linter).await?;
+        let evaluated = self.evaluate(&conversion, &mut file, &mut linter).await?.map_err(plain)?;
         let outline = outline(&evaluated);
         let text = outline.to_text();
         answer("1.0.0", &OutlineAnswer { outline, sources: self.sources() }, Some(text))
@@ -117,9 +117,9 @@ impl Driver<'_> {
         let conversion = self.conversion(None);
         let mut linter = self.linter()?;
         let mut file = None;
-        let evaluated = self.evaluate(&conversion, &mut file, &mut linter).await?;
-        let graph = conversion.graph(&evaluated).await.map_err(|e| self.located(e))?;
-        let definition = graph.marshal().map_err(|e| self.located(e))?;
+        let evaluated = self.evaluate(&conversion, &mut file, &mut linter).await?.map_err(plain)?;
+        let graph = conversion.graph(&evaluated).await.map_err(plain)?;
+        let definition = graph.marshal().map_err(plain)?;
         let value = convertllb::definition(&definition).map_err(plain)?;
         answer("0.1.0", &value, None)
     }

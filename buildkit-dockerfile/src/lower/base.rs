@@ -70,7 +70,9 @@ impl<'d> Plan<'d> {
             }
             self.resolve_images(options, &reachable, linter).await?;
             let mut grown = false;
-            for id in 0..reachable.len() {
+            let target = self.target;
+            let others = (0..reachable.len()).filter(|id| *id != target);
+            for id in std::iter::once(target).chain(others) {
                 if reachable.get(id) == Some(&true) {
                     grown |= self.add_triggers(id, &mut triggers)?;
                 }
@@ -78,7 +80,6 @@ impl<'d> Plan<'d> {
             if !grown {
                 return Ok(reachable);
             }
-            self.check_cycles()?;
         }
     }
 

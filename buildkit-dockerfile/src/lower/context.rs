@@ -277,7 +277,9 @@ impl<'a> Contexts<'a> {
         let found =
             [specific.as_str(), key].into_iter().find_map(|k| Some((k, self.options.contexts.get(k)?)));
         let Some((key, value)) = found else { return Ok(None) };
-        self.load(key, value, &reference, platform).await.map(Some)
+        let name = Reference::parse_normalized(familiar.strip_suffix(":latest").unwrap_or(&familiar))
+            .map_err(|e| wrong(format!("{name:?} cannot be the name of a context")).caused_by(e))?;
+        self.load(key, value, &name, platform).await.map(Some)
     }
 
     /// Builds the context `value` that was given under `key`.

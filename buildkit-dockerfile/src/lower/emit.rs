@@ -61,6 +61,8 @@ pub(crate) async fn emit(
             Some(_) => continue,
         };
         for (index, step) in stage.steps.iter().enumerate() {
+            // A trigger may copy from the stage it runs in.
+            emitter.set(id, Some(state.clone()));
             state = match step {
                 Step::Run(run) => emitter.run(&state, run),
                 Step::Copy(copy) => emitter.copy(&state, copy, id, index),

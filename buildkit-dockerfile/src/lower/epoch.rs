@@ -70,8 +70,8 @@ impl Search<'_> {
         globals: &GlobalArgs,
     ) -> Result<Option<Timestamp>> {
         if value == "context" {
-            let Some(state) = &self.contexts.remote else { return Ok(None) };
-            return self.ask(state, "[internal] resolve main build context metadata").await;
+            let state = self.contexts.main(Vec::new()).await?;
+            return self.ask(&state, "[internal] resolve main build context metadata").await;
         }
         let named = match self.contexts.named(value, self.platform).await {
             Ok(named) => named,

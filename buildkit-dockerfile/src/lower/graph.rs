@@ -249,7 +249,7 @@ impl<'d> Plan<'d> {
     }
 
     /// Fails if stages take files from one another in a circle.
-    pub(crate) fn check_cycles(&self) -> Result<()> {
+    fn check_cycles(&self) -> Result<()> {
         #[derive(Clone, Copy, PartialEq)]
         enum Mark {
             New,

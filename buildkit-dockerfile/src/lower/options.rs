@@ -9,6 +9,7 @@ use buildkit_llb::{LinuxResources, Network, Platform, Ulimit};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::instructions::{csv, parse_bool};
+use crate::lint::Config;
 
 /// Options of a conversion, with the meaning they have for BuildKit's own Dockerfile frontend.
 ///
@@ -227,7 +228,13 @@ impl Options {
             network,
             cache_imports: parse_cache_imports(opts)?,
             sbom: parse_attestations(opts)?,
-            check: opts.get("build-arg:BUILDKIT_DOCKERFILE_CHECK").cloned(),
+            check: match opts.get("build-arg:BUILDKIT_DOCKERFILE_CHECK") {
+                Some(text) => {
+                    Config::parse(text).map_err(|e| e.context("build argument BUILDKIT_DOCKERFILE_CHECK"))?;
+                    Some(text.clone())
+                }
+                None => None,
+            },
             filename: named("filename"),
             context: named(context_key),
             context_subdir: text("contextsubdir").to_owned(),

@@ -66,6 +66,7 @@ fn describe_error(error: &Error, got: &mut Map<String, Value>) {
     let sources: Vec<Value> = error
         .locations()
         .iter()
+        .rev()
         .map(|place| {
             let file = place.info.as_ref().map_or("", |i| &i.filename);
             json!({"file": file, "ranges": ranges(&place.ranges)})
@@ -195,6 +196,8 @@ impl Bridge for Recorded {
                 r#ref: "refs/heads/main".into(),
                 ..Default::default()
             });
+        } else if id.starts_with("local://") {
+            return Err(Error::with_code(Code::Unimplemented, format!("unsupported source {id}")));
         } else {
             response.http = Some(gateway::ResolveSourceHttpResponse {
                 checksum: format!("sha256:{}", sha256(&id)),
