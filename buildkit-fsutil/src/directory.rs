@@ -50,8 +50,9 @@ impl SourceFs for Directory {
     }
 }
 
+/// A directory that is open for reading.
 #[derive(Debug)]
-struct OpenDir {
+pub(crate) struct OpenDir {
     fd: OwnedFd,
 }
 
@@ -91,6 +92,11 @@ impl SourceDir for OpenDir {
 }
 
 impl OpenDir {
+    #[cfg(feature = "transfer")]
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
     /// The attributes of an entry. Attributes that cannot be listed or read are left out: whether they can depends
     /// on the file system and on privileges, and the reference sends such files without them.
     fn xattrs(&self, name: &[u8]) -> BTreeMap<String, Vec<u8>> {

@@ -249,7 +249,8 @@ impl TransferError {
             text.push_str(&error.to_string());
             next = error.source();
         }
-        text.truncate(text.floor_char_boundary(MAX_MESSAGE));
+        let end = (0..=MAX_MESSAGE.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
         text
     }
 

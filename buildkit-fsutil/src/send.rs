@@ -42,8 +42,11 @@ pub struct SendOptions {
     /// How many files are read at once; at least one.
     pub parallel_reads: usize,
     /// Told of what the user may want to know. Called on a thread that may block, but should not for long.
-    pub on_event: Option<Arc<dyn Fn(SendEvent<'_>) + Send + Sync>>,
+    pub on_event: Option<OnSendEvent>,
 }
+
+/// See [`SendOptions::on_event`].
+pub type OnSendEvent = Arc<dyn Fn(SendEvent<'_>) + Send + Sync>;
 
 impl Default for SendOptions {
     fn default() -> Self {

@@ -108,8 +108,13 @@ fn packets_have_the_bytes_of_the_reference() {
 /// The recorded conversation of the reference about the same tree.
 #[tokio::test]
 async fn whole_tree_is_sent_as_the_reference_sends_it() {
-    let dir =
-        disk(&[("a/b/f2", &[7; 70_000]), ("a/f1", b"hello"), ("a-b", b"x"), ("a.txt", b"y"), ("empty", b"")]);
+    let dir = disk(&[
+        ("a/b/f2", &vec![7; 70_000]),
+        ("a/f1", b"hello"),
+        ("a-b", b"x"),
+        ("a.txt", b"y"),
+        ("empty", b""),
+    ]);
     std::fs::hard_link(dir.path().join("a/f1"), dir.path().join("hard")).unwrap();
     symlink("a/f1", dir.path().join("sym")).unwrap();
     std::fs::create_dir(dir.path().join("z")).unwrap();
@@ -264,13 +269,13 @@ async fn change_at_read(content: &[u8], change: fn(&Path)) -> Result<SendReport,
 async fn f16_file_truncated_or_grown_during_read_is_named() {
     let truncate =
         |path: &Path| std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(40_000).unwrap();
-    let done = change_at_read(&[1; 100_000], truncate).await;
+    let done = change_at_read(&vec![1; 100_000], truncate).await;
     assert!(matches!(done, Err(TransferError::ContextChanged { change: Change::Truncated, .. })), "{done:?}");
     let grow = |path: &Path| {
         let file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
         io::Write::write_all(&mut &file, &[2; 10]).unwrap();
     };
-    let done = change_at_read(&[1; 100_000], grow).await;
+    let done = change_at_read(&vec![1; 100_000], grow).await;
     assert!(matches!(done, Err(TransferError::ContextChanged { change: Change::Grown, .. })), "{done:?}");
 }
 
@@ -280,16 +285,16 @@ async fn f17_content_rewritten_during_read_is_detected() {
     let rewrite = |path: &Path| {
         let modified = path.metadata().unwrap().modified().unwrap();
         std::thread::sleep(Duration::from_millis(20));
-        std::fs::write(path, [2; 100_000]).unwrap();
+        std::fs::write(path, vec![2; 100_000]).unwrap();
         std::fs::File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
     };
-    let done = change_at_read(&[1; 100_000], rewrite).await;
+    let done = change_at_read(&vec![1; 100_000], rewrite).await;
     assert!(matches!(done, Err(TransferError::ContextChanged { change: Change::Modified, .. })), "{done:?}");
 }
 
 #[tokio::test]
 async fn f18_read_errors_name_the_file_and_interrupts_are_retried() {
-    let dir = disk(&[("f", &[1; 100_000])]);
+    let dir = disk(&[("f", &vec![1; 100_000])]);
     for errno in [EIO, ESTALE] {
         let (seen, done) = send_all(failing(dir.path(), Op::Read, "f", errno), SendOptions::default()).await;
         let Err(TransferError::ContextFile { path, source }) = done else { panic!("{done:?}") };
@@ -307,7 +312,8 @@ async fn f18_read_errors_name_the_file_and_interrupts_are_retried() {
 
 #[tokio::test]
 async fn f19_file_swapped_for_something_else_is_not_read() {
-    let swaps: [(&str, fn(&Path)); 4] = [
+    type Swap = fn(&Path);
+    let swaps: [(&str, Swap); 4] = [
         ("link", |path| symlink("/etc/passwd", path).unwrap()),
         ("link in a parent", |path| {
             let dir = path.parent().unwrap();

@@ -1,0 +1,344 @@
+//! Receiving a tree from a sender.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+
+use buildkit_proto::fsutil::Packet;
+use buildkit_proto::fsutil::packet::PacketType;
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use crate::error::{ProtocolError, TransferError};
+use crate::order::Order;
+use crate::packets::{PacketSink, kind, packet, tell_failure};
+use crate::stat::{FileMode, Stat};
+
+/// Packets that wait to be written.
+const QUEUE: usize = 16;
+/// More content in one packet is refused, so that a peer cannot make the queue large.
+const MAX_CHUNK: usize = 4 << 20;
+
+/// Makes something of a received tree. Calls block; they are made on one thread, one after the other.
+///
+/// Entries come in order, checked: clean relative paths, a directory before what is in it. Dropped before
+/// [`finish`](Self::finish), it must leave nothing half done behind.
+pub trait TreeWriter: Send {
+    /// Takes an entry. Returns what is to be asked for when it is a file whose content is wanted.
+    ///
+    /// # Errors
+    /// Whatever ends the transfer.
+    fn entry(&mut self, stat: Stat) -> Result<Option<WantedFile>, TransferError>;
+
+    /// Takes the next part of a file's content.
+    ///
+    /// # Errors
+    /// Whatever ends the transfer.
+    fn data(&mut self, id: u32, file: &WantedFile, chunk: &[u8]) -> Result<(), TransferError>;
+
+    /// Takes the end of a file; its length is as announced.
+    ///
+    /// # Errors
+    /// Whatever ends the transfer.
+    fn end(&mut self, id: u32, file: WantedFile) -> Result<(), TransferError>;
+
+    /// Everything was received.
+    ///
+    /// # Errors
+    /// Whatever makes the transfer fail all the same.
+    fn finish(&mut self) -> Result<(), TransferError>;
+}
+
+/// A file whose content was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedFile {
+    /// Below the root.
+    pub path: Box<[u8]>,
+    /// Permission bits.
+    pub mode: FileMode,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes announced.
+    pub size: u64,
+    /// Modification time in nanoseconds since 1970.
+    pub mod_time: i64,
+    /// Extended attributes, where there are any.
+    pub xattrs: Option<Box<BTreeMap<String, Vec<u8>>>>,
+    /// Whether something else has this name now; for the writer's own use.
+    pub replaces: bool,
+    received: u64,
+}
+
+impl WantedFile {
+    /// The file that `stat` announces.
+    pub fn new(stat: Stat, replaces: bool) -> Self {
+        Self {
+            path: stat.path.into(),
+            mode: stat.mode,
+            uid: stat.uid,
+            gid: stat.gid,
+            size: u64::try_from(stat.size).unwrap_or(0),
+            mod_time: stat.mod_time,
+            xattrs: (!stat.xattrs.is_empty()).then(|| Box::new(stat.xattrs)),
+            replaces,
+            received: 0,
+        }
+    }
+}
+
+/// How a tree is received.
+#[derive(Debug, Clone, Copy)]
+pub struct ReceiveOptions {
+    /// More entries end the transfer. Default: 16 million.
+    pub max_entries: u32,
+    /// More files with content outstanding in part end the transfer. Default: 256; senders interleave about four.
+    pub max_open_files: usize,
+}
+
+impl Default for ReceiveOptions {
+    fn default() -> Self {
+        Self { max_entries: 16 << 20, max_open_files: 256 }
+    }
+}
+
+/// What was received.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReceiveReport {
+    /// Entries announced by the sender.
+    pub entries: u64,
+    /// Files whose content was received.
+    pub files: u64,
+    /// Bytes of content.
+    pub bytes: u64,
+}
+
+/// Receives a tree from the sender behind `incoming` and `outgoing`, to the end.
+///
+/// `writer` runs on a blocking thread of the current tokio runtime. In memory stay about 100 bytes and the path of each
+/// file announced whose content is still to come, and a few packets. Dropping the future drops the writer soon after;
+/// when an error is returned, it is dropped already.
+///
+/// # Errors
+/// [`TransferError`]; the sender is told first, where it still listens.
+pub async fn receive<I, E, O>(
+    writer: impl TreeWriter + 'static,
+    mut incoming: I,
+    mut outgoing: O,
+    options: ReceiveOptions,
+) -> Result<ReceiveReport, TransferError>
+where
+    I: Stream<Item = Result<Packet, E>> + Send + Unpin,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    O: PacketSink,
+{
+    let (feed, packets) = mpsc::channel(QUEUE);
+    // Not bounded by the channel but by the entries: a sender that does not read requests while it announces must
+    // not stop this side from taking what it announces.
+    let (reply, replies) = mpsc::unbounded_channel();
+    let thread = spawn_blocking(move || run(writer, options, packets, &reply));
+    let finished = OnceLock::new();
+    let done = {
+        let respond = respond(replies, &mut outgoing, &finished);
+        let take = take(&mut incoming, feed, &finished);
+        tokio::pin!(respond, take);
+        tokio::select! {
+            biased;
+            Err(error) = &mut respond => Err(error),
+            done = &mut take => done,
+        }
+    };
+    if let Err(error) = &done {
+        tell_failure(&mut outgoing, error).await;
+        // Its queue is closed: it ends, and takes back what is half written.
+        let _ = thread.await;
+    }
+    done
+}
+
+/// Hands the sender's packets to the thread until the sender's last word.
+async fn take<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    incoming: &mut (impl Stream<Item = Result<Packet, E>> + Unpin),
+    feed: mpsc::Sender<Packet>,
+    finished: &OnceLock<ReceiveReport>,
+) -> Result<ReceiveReport, TransferError> {
+    while let Some(packet) = incoming.next().await {
+        let packet = packet.map_err(|error| TransferError::Stream(error.into()))?;
+        match kind(&packet)? {
+            PacketType::PacketStat | PacketType::PacketData => {
+                if packet.data.len() > MAX_CHUNK {
+                    return Err(ProtocolError::Packet(packet.r#type).into());
+                }
+                if feed.send(packet).await.is_err() {
+                    // The thread has failed; what it has to say comes the other way.
+                    std::future::pending::<()>().await;
+                }
+            }
+            PacketType::PacketFin => {
+                return finished.get().copied().ok_or_else(|| ProtocolError::EarlyEnd.into());
+            }
+            PacketType::PacketErr => return Err(TransferError::from_peer(true, &packet.data)),
+            PacketType::PacketReq => return Err(ProtocolError::Packet(packet.r#type).into()),
+        }
+    }
+    Err(TransferError::Ended)
+}
+
+enum Reply {
+    Request(u32),
+    Done(Result<ReceiveReport, TransferError>),
+    /// A packet came after everything was received.
+    Late(ProtocolError),
+}
+
+/// Passes on what the thread has to say. Returns only to fail.
+async fn respond(
+    mut replies: mpsc::UnboundedReceiver<Reply>,
+    outgoing: &mut impl PacketSink,
+    finished: &OnceLock<ReceiveReport>,
+) -> Result<Infallible, TransferError> {
+    while let Some(reply) = replies.recv().await {
+        match reply {
+            Reply::Request(id) => outgoing.send(packet(PacketType::PacketReq, id, Bytes::new())).await?,
+            Reply::Done(done) => {
+                let _ = finished.set(done?);
+                outgoing.send(packet(PacketType::PacketFin, 0, Bytes::new())).await?;
+            }
+            Reply::Late(error) => return Err(error.into()),
+        }
+    }
+    Err(TransferError::Worker)
+}
+
+/// The thread's work.
+fn run(
+    writer: impl TreeWriter,
+    options: ReceiveOptions,
+    mut packets: mpsc::Receiver<Packet>,
+    reply: &mpsc::UnboundedSender<Reply>,
+) {
+    let done = catch_unwind(AssertUnwindSafe(|| {
+        let mut state = State {
+            writer,
+            options,
+            reply,
+            order: Order::default(),
+            wanted: Vec::new(),
+            outstanding: 0,
+            open: 0,
+            ended: false,
+            report: ReceiveReport::default(),
+        };
+        let mut batch = Vec::with_capacity(QUEUE);
+        while packets.blocking_recv_many(&mut batch, QUEUE) > 0 {
+            for packet in batch.drain(..) {
+                state.packet(packet)?;
+            }
+            if state.ended && state.outstanding == 0 {
+                state.writer.finish()?;
+                return Ok(Some(state.report));
+            }
+        }
+        Ok(None)
+    }));
+    let done = match done {
+        Ok(Ok(None)) => return,
+        Ok(Ok(Some(report))) => Ok(report),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(TransferError::Worker),
+    };
+    let complete = done.is_ok();
+    let _ = reply.send(Reply::Done(done));
+    // Nothing more may come but the sender's last word, which does not come this way.
+    while complete && let Some(packet) = packets.blocking_recv() {
+        let late = if packet.r#type == i32::from(PacketType::PacketData) {
+            ProtocolError::Data(packet.id)
+        } else {
+            ProtocolError::StatAfterEnd
+        };
+        let _ = reply.send(Reply::Late(late));
+    }
+}
+
+struct State<'a, W> {
+    writer: W,
+    options: ReceiveOptions,
+    reply: &'a mpsc::UnboundedSender<Reply>,
+    order: Order,
+    /// By id: files asked for whose end has not come.
+    wanted: Vec<Option<Box<WantedFile>>>,
+    outstanding: u32,
+    /// Those of them of which a part has come.
+    open: usize,
+    ended: bool,
+    report: ReceiveReport,
+}
+
+impl<W: TreeWriter> State<'_, W> {
+    fn packet(&mut self, packet: Packet) -> Result<(), TransferError> {
+        if packet.r#type == i32::from(PacketType::PacketData) {
+            return self.data(packet.id, &packet.data);
+        }
+        if self.ended {
+            return Err(ProtocolError::StatAfterEnd.into());
+        }
+        if let Some(stat) = packet.stat {
+            return self.entry(stat.into());
+        }
+        self.ended = true;
+        Ok(())
+    }
+
+    fn entry(&mut self, stat: Stat) -> Result<(), TransferError> {
+        let id = u32::try_from(self.wanted.len()).unwrap_or(u32::MAX);
+        if id >= self.options.max_entries {
+            return Err(ProtocolError::TooManyEntries.into());
+        }
+        self.order.check(&stat)?;
+        self.report.entries += 1;
+        let wanted = self.writer.entry(stat)?;
+        if wanted.is_some() {
+            self.outstanding += 1;
+            let _ = self.reply.send(Reply::Request(id));
+        }
+        self.wanted.push(wanted.map(Box::new));
+        Ok(())
+    }
+
+    fn data(&mut self, id: u32, chunk: &[u8]) -> Result<(), TransferError> {
+        let slot = self.wanted.get_mut(id as usize).ok_or(ProtocolError::Data(id))?;
+        let file = slot.as_mut().ok_or(ProtocolError::Data(id))?;
+        let length = |file: &WantedFile| ProtocolError::Length {
+            path: file.path.to_vec(),
+            expected: file.size,
+            received: file.received,
+        };
+        if !chunk.is_empty() {
+            if file.received == 0 {
+                self.open += 1;
+                if self.open > self.options.max_open_files {
+                    return Err(ProtocolError::TooManyOpen.into());
+                }
+            }
+            file.received += chunk.len() as u64;
+            if file.received > file.size {
+                return Err(length(file).into());
+            }
+            self.report.bytes += chunk.len() as u64;
+            return self.writer.data(id, file, chunk);
+        }
+        if file.received != file.size {
+            return Err(length(file).into());
+        }
+        if file.received > 0 {
+            self.open -= 1;
+        }
+        self.outstanding -= 1;
+        self.report.files += 1;
+        slot.take().map_or(Ok(()), |file| self.writer.end(id, *file))
+    }
+}
