@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use buildkit_frontend::{Attestation, AttestationKind, Reference};
 use buildkit_llb::path::join;
-use buildkit_llb::{Definition, Image, MarshalOptions, Mount, Run, State, scratch};
+use buildkit_llb::{Definition, Image, Mount, Run, State, scratch};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::lower::context::Contexts;
@@ -97,11 +97,10 @@ impl Scanner {
             let target = join(&[SOURCE, "extras", &format!("{CORE}-{name}")]);
             process = process.mount(target, Mount::bind(state).readonly());
         }
-        let out = process.output(OUT, scratch());
-        // The scanner's environment is its own: no capabilities, so nothing is added to it.
-        out.marshal(MarshalOptions::new(graph.marshal.platform.clone())).map_err(|e| {
-            Error::new(ErrorKind::Graph, "the graph of the SBOM scan cannot be made").caused_by(e)
-        })
+        let failed =
+            |e| Error::new(ErrorKind::Graph, "the graph of the SBOM scan cannot be made").caused_by(e);
+        let definition = process.output(OUT, scratch()).marshal(&graph.marshal).map_err(failed)?;
+        without_default_path(&definition).map_err(failed)
     }
 
     /// What the scan found, as a statement about the result.
@@ -114,4 +113,14 @@ impl Scanner {
             metadata: metadata.into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect(),
         }
     }
+}
+
+/// Takes the wish for a default `PATH` from the scanner's own process: its environment is the scanner's.
+fn without_default_path(definition: &Definition) -> Result<Definition, buildkit_llb::Error> {
+    let mut wire = definition.to_pb();
+    let head = definition.head()?.map(|(digest, _)| digest.to_string());
+    if let Some(metadata) = head.and_then(|digest| wire.metadata.get_mut(&digest)) {
+        metadata.caps.remove("exec.meta.setsdefaultpath");
+    }
+    Definition::from_pb(wire)
 }

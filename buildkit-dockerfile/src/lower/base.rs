@@ -55,7 +55,7 @@ enum Found {
     },
 }
 
-impl<'d> Plan<'d> {
+impl Plan<'_> {
     /// Looks up the base images of all stages the target needs, until no trigger adds another one.
     pub(crate) async fn resolve(
         &mut self,

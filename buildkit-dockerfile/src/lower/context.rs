@@ -207,12 +207,11 @@ impl<'a> Contexts<'a> {
         if let Some(patterns) = &*cached {
             return Ok(Arc::clone(patterns));
         }
-        let content = match &self.own_ignore {
-            Some(content) => content.clone(),
-            None => {
-                let session = self.options.session_of(CONTEXT);
-                self.local_ignore(CONTEXT, session, "context-.dockerignore", "[internal]", false).await?
-            }
+        let content = if let Some(content) = &self.own_ignore {
+            content.clone()
+        } else {
+            let session = self.options.session_of(CONTEXT);
+            self.local_ignore(CONTEXT, session, "context-.dockerignore", "[internal]", false).await?
         };
         let patterns: Arc<[String]> = parse_ignore(&content)?.into();
         *cached = Some(Arc::clone(&patterns));

@@ -75,7 +75,7 @@ pub(crate) fn linter(source: &[u8], options: &Options) -> Result<Linter> {
     Ok(Linter::new(config))
 }
 
-impl<'a> Conversion<'a> {
+impl Conversion<'_> {
     /// Evaluates all stages that are needed.
     pub(crate) async fn evaluate<'d>(
         &self,
@@ -151,7 +151,7 @@ impl<'a> Conversion<'a> {
         let image =
             plan.stages.get(plan.target).map(|s| self.finish(s, &target_platform)).unwrap_or_default();
         let scan = scan::targets(&plan, &reachable, &globals);
-        Ok(Evaluated { plan, image, epoch, scan, target_platform, build_args, lexers, caps, globals })
+        Ok(Evaluated { plan, globals, image, epoch, scan, target_platform, build_args, lexers, caps })
     }
 
     /// The image config of the target, with the platform and the labels that were asked for.

@@ -151,7 +151,7 @@ impl<'d> Evaluator<'_, 'd> {
     ) -> Result<Expanded> {
         let site = command.instruction.site();
         let checksum = request.add.and_then(|a| a.checksum.as_ref());
-        let mut optional = |this: &mut Self, word: Option<&String>| match word {
+        let optional = |this: &mut Self, word: Option<&String>| match word {
             Some(word) => this.expand(stage, site, word),
             None => Ok(String::new()),
         };

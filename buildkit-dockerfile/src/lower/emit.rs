@@ -127,7 +127,6 @@ impl Emitter<'_> {
         match from {
             From::Context => self.context.clone(),
             From::Stage(id) => self.state(id),
-            From::Scratch => scratch(),
         }
     }
 

@@ -47,18 +47,15 @@ impl Search<'_> {
         } else {
             self.find(&value, build_args, globals).await?
         };
-        match time {
-            Some(time) => {
-                let seconds = time.seconds.to_string();
-                if globals.env.value(NAME).is_some() {
-                    globals.env.set(NAME, &seconds);
-                }
-                build_args.insert(NAME.to_owned(), seconds);
+        if let Some(time) = time {
+            let seconds = time.seconds.to_string();
+            if globals.env.value(NAME).is_some() {
+                globals.env.set(NAME, &seconds);
             }
-            None => {
-                build_args.remove(NAME);
-                globals.env.remove(NAME);
-            }
+            build_args.insert(NAME.to_owned(), seconds);
+        } else {
+            build_args.remove(NAME);
+            globals.env.remove(NAME);
         }
         Ok(time)
     }

@@ -92,7 +92,8 @@ impl<'d> Plan<'d> {
             let context = around
                 .contexts
                 .named(stage.given_name(), stage.platform.as_ref().or(around.requested))
-                .await?;
+                .await
+                .map_err(|e| e.at(written.lines))?;
             if let Some(context) = context {
                 stage.name = stage.given_name().to_owned();
                 stage.dispatched = true;

@@ -18,6 +18,7 @@ mod expose;
 pub(crate) mod go_json;
 mod go_text;
 pub(crate) mod graph;
+mod library;
 mod names;
 mod options;
 mod ownership;
@@ -32,6 +33,7 @@ mod timestamp;
 mod work;
 
 pub use self::config::{ConfigError, ContainerConfig, Healthcheck, History, ImageConfig, RootFs, Set};
+pub use self::library::Converted;
 pub use self::options::{CacheImport, NoCache, Options, ResolveMode, SbomScanner};
 pub use self::resolver::{
     ImageRequest, Read, Redirected, ResolveError, ResolvedImage, Resolver, SourceMetadata,

@@ -246,16 +246,13 @@ fn history(args: &[String], stage: &Stage<'_>) -> String {
     let mut list: Vec<(&str, &str)> = Vec::new();
     for (name, value) in &stage.build_args {
         let value = stage.env.value(name).or(value.as_deref()).unwrap_or_default();
-        match seen.get(name.as_str()) {
-            Some(at) => {
-                if let Some(slot) = list.get_mut(*at) {
-                    slot.1 = value;
-                }
+        if let Some(at) = seen.get(name.as_str()) {
+            if let Some(slot) = list.get_mut(*at) {
+                slot.1 = value;
             }
-            None => {
-                seen.insert(name.as_str(), list.len());
-                list.push((name, value));
-            }
+        } else {
+            seen.insert(name.as_str(), list.len());
+            list.push((name, value));
         }
     }
     let mut text = String::from("RUN");

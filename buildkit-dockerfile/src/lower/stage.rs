@@ -7,7 +7,6 @@ use std::sync::Arc;
 use buildkit_llb::{EnvList, Platform};
 
 use crate::instructions::{self, Instruction};
-use crate::lint::Site;
 use crate::parser::Lines;
 
 use super::args::Declared;
@@ -175,11 +174,6 @@ impl<'d> Stage<'d> {
     /// The FROM as written; empty for an implicit stage.
     pub(crate) fn text(&self) -> &'d str {
         self.written.map_or("", |s| &s.text)
-    }
-
-    /// Where lint rules about the FROM report.
-    pub(crate) fn site(&self) -> Site<'d> {
-        self.written.map_or(Site { lines: self.lines, comments: &[] }, instructions::Stage::site)
     }
 
     /// Remembers that `lines` take files from `dep`.

@@ -42,8 +42,6 @@ pub(crate) enum From {
     Context,
     /// Another stage.
     Stage(StageId),
-    /// Nothing.
-    Scratch,
 }
 
 /// A process.

@@ -21,19 +21,16 @@ impl Work {
     ///
     /// [`ErrorKind::Limit`] if that much is not left.
     pub(crate) fn charge(&mut self, bytes: usize) -> Result<()> {
-        match self.left.checked_sub(bytes) {
-            Some(left) => {
-                self.left = left;
-                Ok(())
-            }
-            None => {
-                self.left = 0;
-                let limit = Self::LIMIT >> 20;
-                Err(Error::new(
-                    ErrorKind::Limit,
-                    format!("the build graph of this Dockerfile would exceed {limit} MiB"),
-                ))
-            }
+        if let Some(left) = self.left.checked_sub(bytes) {
+            self.left = left;
+            Ok(())
+        } else {
+            self.left = 0;
+            let limit = Self::LIMIT >> 20;
+            Err(Error::new(
+                ErrorKind::Limit,
+                format!("the build graph of this Dockerfile would exceed {limit} MiB"),
+            ))
         }
     }
 }

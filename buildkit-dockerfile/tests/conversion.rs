@@ -1,0 +1,125 @@
+//! Conversions without a daemon: digests of known graphs, and bounds on hostile input.
+
+use buildkit_dockerfile::lower::{ImageRequest, Options, ResolveError, ResolvedImage, Resolver};
+use buildkit_dockerfile::{Dockerfile, ErrorKind};
+use futures::executor::block_on;
+
+const DIFF_ID: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+
+/// Every image exists, has one layer, and the triggers given.
+struct Images {
+    triggers: fn(&str) -> Vec<String>,
+}
+
+#[async_trait::async_trait]
+impl Resolver for Images {
+    async fn image(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
+        let config = serde_json::json!({
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"OnBuild": (self.triggers)(&request.reference)},
+            "rootfs": {"type": "layers", "diff_ids": [DIFF_ID]},
+        });
+        Ok(ResolvedImage {
+            reference: request.reference.clone(),
+            digest: format!("sha256:{}", "b".repeat(64)),
+            config: config.to_string().into(),
+        })
+    }
+}
+
+const PLAIN: Images = Images { triggers: |_| Vec::new() };
+
+fn convert(
+    source: &str,
+    images: &Images,
+) -> buildkit_dockerfile::Result<buildkit_dockerfile::lower::Converted> {
+    let options = Options::default().session("sess").platform(buildkit_llb::Platform::LINUX_AMD64);
+    block_on(Dockerfile::parse(source)?.to_llb(&options, images))
+}
+
+#[test]
+fn graphs_have_the_digests_of_the_reference() {
+    let cases = [
+        (
+            "FROM scratch\nCOPY app /bin/app\nCMD [\"/bin/app\"]\n",
+            "e1c75e8f8054840ef971f9379243ebd02e14479376cc21e8dc828ce887cc75b2",
+        ),
+        (
+            "FROM scratch\nCOPY --chown=bob: a /1\nCOPY --chown=:staff a /2\nCOPY --chown=-1:4294967295 a /3\nCOPY --chown=root:root a /4\nCOPY --chmod=07777 --chown=0 a /5\nCOPY --chmod=+x a /6\n",
+            "6fd1d554c083d75bcf09f9bb56cf6f8242a83071a92e55511566856284812c9f",
+        ),
+    ];
+    for (source, root) in cases {
+        let converted = convert(source, &PLAIN).unwrap();
+        let last = converted.definition.ops().next_back().unwrap().digest();
+        assert_eq!(last.to_string(), format!("sha256:{root}"), "{source}");
+    }
+}
+
+#[test]
+fn triggers_that_lead_to_their_own_image_are_an_error() {
+    let images = Images { triggers: |_| vec!["COPY --from=loop /a /a".to_owned()] };
+    let error = convert("FROM loop\n", &images).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit);
+    assert_eq!(error.locations().len(), 1);
+}
+
+#[test]
+fn triggers_that_lead_ever_further_are_an_error() {
+    let images = Images {
+        triggers: |reference| {
+            let n: u64 = reference.rsplit(['n', ':']).nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+            vec![format!("COPY --from=n{} /a /a", n + 1)]
+        },
+    };
+    assert_eq!(convert("FROM n1\n", &images).unwrap_err().kind(), ErrorKind::Limit);
+}
+
+#[test]
+fn graphs_much_larger_than_their_file_are_an_error() {
+    let mut source = String::from("FROM scratch\n");
+    for n in 0..4000 {
+        source.push_str(&format!("ENV V{n}={}\nRUN x\n", "y".repeat(40)));
+    }
+    assert_eq!(convert(&source, &PLAIN).unwrap_err().kind(), ErrorKind::Limit);
+}
+
+#[test]
+fn histories_of_long_chains_of_stages_are_bounded() {
+    let mut source = String::from("FROM scratch AS s0\n");
+    for n in 1..6000 {
+        source.push_str(&format!("FROM s{} AS s{n}\nLABEL a=b\n", n - 1));
+    }
+    assert_eq!(convert(&source, &PLAIN).unwrap_err().kind(), ErrorKind::Limit);
+}
+
+#[test]
+fn circles_of_stages_name_every_step() {
+    let error = convert("FROM a1 AS a\nCOPY --from=b /x /x\nFROM a2 AS b\nCOPY --from=a /x /x\n", &PLAIN)
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stage);
+    assert_eq!(error.locations().iter().map(|l| l.start).collect::<Vec<_>>(), [2, 4]);
+}
+
+#[test]
+fn conversions_are_reproducible() {
+    let source = "FROM alpine\nCOPY --link a /a\nRUN --mount=type=cache,target=/c true\n";
+    let bytes = || convert(source, &PLAIN).unwrap().definition.to_bytes();
+    assert_eq!(bytes(), bytes());
+}
+
+#[test]
+fn outlines_list_arguments_and_secrets() {
+    let file = Dockerfile::parse(
+        "# V the version\nARG V=1\nFROM alpine:${V} AS base\nARG B\n# app the application\nFROM base AS app\nRUN --mount=type=secret,id=s1 --mount=type=ssh,required true\n",
+    )
+    .unwrap();
+    let options = Options::default().target("app").build_arg("B", "2");
+    let outline = block_on(file.outline(&options, &PLAIN)).unwrap();
+    let args: Vec<_> = outline.args.iter().map(|a| (a.name.as_str(), a.value.as_str())).collect();
+    assert_eq!(args, [("V", "1"), ("B", "2")]);
+    assert_eq!(outline.description, "the application");
+    assert_eq!(outline.secrets.first().map(|s| s.name.as_str()), Some("s1"));
+    assert!(outline.ssh.iter().all(|s| s.name == "default" && s.required));
+}
