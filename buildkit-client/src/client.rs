@@ -16,6 +16,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Code, Response, Status, Streaming};
 
+/// A client of the daemon's control service.
+pub(crate) type Control = ControlClient<Channel>;
+
 /// A BuildKit daemon. Cheap to clone; clones share one connection for control calls, and each
 /// build opens one of its own, so that a build is never held up by another.
 ///

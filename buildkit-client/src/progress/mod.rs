@@ -31,6 +31,7 @@ mod report;
 mod sanitize;
 mod text;
 
+pub(crate) use convert::time;
 pub use display::{Display, InvalidMode, Mode, auto, plain, quiet, rawjson, tty};
 pub use event::{Event, SolveStatus, Vertex, VertexLog, VertexStatus, VertexWarning};
 use queue::Queue;
