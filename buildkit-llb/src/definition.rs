@@ -439,7 +439,7 @@ fn metadata_from_pb(metadata: pb::OpMetadata) -> OpMetadata {
     }
 }
 
-fn metadata_to_pb(metadata: &OpMetadata) -> pb::OpMetadata {
+pub(crate) fn metadata_to_pb(metadata: &OpMetadata) -> pb::OpMetadata {
     pb::OpMetadata {
         ignore_cache: metadata.ignore_cache,
         description: metadata.description.clone(),

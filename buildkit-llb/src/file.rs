@@ -725,13 +725,15 @@ impl FileOp {
                 break;
             }
             title.push_str(if i == 0 { " (" } else { ", " });
-            title.push_str(&match &action.kind {
-                ActionKind::MkDir { path, .. } => format!("mkdir {path}"),
-                ActionKind::MkFile { path, .. } => format!("mkfile {path}"),
-                ActionKind::Rm { path, .. } => format!("rm {path}"),
-                ActionKind::Symlink { path, .. } => format!("symlink {path}"),
-                ActionKind::Copy(copy) => format!("copy {} to {}", copy.src, copy.dest),
-            });
+            let (verb, path) = match &action.kind {
+                ActionKind::MkDir { path, .. } => ("mkdir ", path),
+                ActionKind::MkFile { path, .. } => ("mkfile ", path),
+                ActionKind::Rm { path, .. } => ("rm ", path),
+                ActionKind::Symlink { path, .. } => ("symlink ", path),
+                ActionKind::Copy(copy) => ("copy to ", &copy.dest),
+            };
+            title.push_str(verb);
+            title.push_str(path);
         }
         if !self.actions.is_empty() {
             title.push(')');

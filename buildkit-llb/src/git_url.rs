@@ -298,10 +298,10 @@ impl GitRef {
         if text.starts_with("github.com/") {
             out.looks_local = true;
             url = GitUrl::parse(&format!("https://{text}"))?;
-            out.remote = url.remote.strip_prefix("https://").unwrap_or(&url.remote).to_owned();
+            url.remote.strip_prefix("https://").unwrap_or(&url.remote).clone_into(&mut out.remote);
         } else {
             url = GitUrl::parse(text)?;
-            if matches!(url.scheme, Scheme::Http | Scheme::Https) && !url.path.ends_with(".git") {
+            if matches!(url.scheme, Scheme::Http | Scheme::Https) && url.path.strip_suffix(".git").is_none() {
                 return Err(Error::NotGit);
             }
             out.unencrypted = url.is_unencrypted();

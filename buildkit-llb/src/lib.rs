@@ -38,6 +38,7 @@ mod constraints;
 mod definition;
 mod diff;
 mod digest;
+mod dump;
 mod env;
 mod error;
 mod exec;

@@ -8,6 +8,7 @@ mod local;
 mod oci_layout;
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::panic::Location;
 
 pub use self::blob::{ImageBlob, OciLayoutBlob};
@@ -178,7 +179,7 @@ fn json_list(items: &[String]) -> String {
                 '\u{8}' => out.push_str("\\b"),
                 '\u{c}' => out.push_str("\\f"),
                 '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}' => {
-                    out.push_str(&format!("\\u{:04x}", u32::from(c)));
+                    let _ = write!(out, "\\u{:04x}", u32::from(c));
                 }
                 c => out.push(c),
             }

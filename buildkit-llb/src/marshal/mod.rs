@@ -1,5 +1,8 @@
 //! From a graph to the bytes a daemon takes: linear, without recursion, the same on every run.
 
+mod exec;
+mod file;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -11,13 +14,11 @@ use crate::constraints::{Constraints, OpMetadata};
 use crate::definition::{Definition, Entry, SourceInfos};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
-use crate::exec::{ExecOp, Extra, MountPoint, Output, host_address};
-use crate::file::{ActionKind, CopyInput, FileOp, Mode, Owner, Timestamp, User};
+use crate::exec::{MountPoint, Output};
 use crate::graph::{Edge, Op, Vertex};
-use crate::mount::{ContentCache, CustomKind, Sharing};
 use crate::platform::Platform;
 use crate::source::SourceOp;
-use crate::state::{Network, Security, State};
+use crate::state::State;
 
 /// What is decided when a graph is marshalled rather than when it is built.
 ///
@@ -44,7 +45,6 @@ impl MarshalOptions {
 
     /// The same with a unique id for local sources.
     #[must_use]
-    #[must_use]
     pub fn unique_id(mut self, id: impl Into<String>) -> Self {
         self.unique_id = Some(id.into());
         self
@@ -52,14 +52,12 @@ impl MarshalOptions {
 
     /// The same with the capabilities of the daemon.
     #[must_use]
-    #[must_use]
     pub fn caps(mut self, caps: ServerCaps) -> Self {
         self.caps = Some(caps);
         self
     }
 
     /// The same with constraints for every op.
-    #[must_use]
     #[must_use]
     pub fn constraints(mut self, constraints: Constraints) -> Self {
         self.constraints = constraints;
@@ -91,9 +89,6 @@ pub(crate) fn marshal(state: &State, options: &MarshalOptions) -> Result<Definit
     marshaller.walk(root)?;
     marshaller.finish(root)
 }
-
-const PATH_UNIX: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const PATH_WINDOWS: &str = "c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0";
 
 /// Pointers and digests are spread evenly by themselves; nobody chooses them to collide.
 #[derive(Default)]
@@ -336,21 +331,17 @@ impl<'a> Marshaller<'a> {
     ) -> usize {
         let locations: Vec<_> =
             locations.iter().filter_map(|location| self.infos.locate(location, self.options)).collect();
-        match self.by_digest.get(&digest) {
-            Some(entry) => {
-                if let Some(known) = self.entries.get_mut(*entry) {
-                    known.metadata.merge(&metadata);
-                    known.locations.get_or_insert_default().extend(locations);
-                }
-                *entry
+        if let Some(entry) = self.by_digest.get(&digest) {
+            if let Some(known) = self.entries.get_mut(*entry) {
+                known.metadata.merge(&metadata);
+                known.locations.get_or_insert_default().extend(locations);
             }
-            None => {
-                let entry = self.entries.len();
-                self.by_digest.insert(digest, entry);
-                self.entries.push(Entry::new(digest, bytes, metadata, Some(locations)));
-                entry
-            }
+            return *entry;
         }
+        let entry = self.entries.len();
+        self.by_digest.insert(digest, entry);
+        self.entries.push(Entry::new(digest, bytes, metadata, Some(locations)));
+        entry
     }
 
     fn platform_of<'v>(&self, vertex: &'v Vertex) -> &'v Platform
@@ -397,268 +388,6 @@ impl<'a> Marshaller<'a> {
         }
         Ok((pb::op::Op::Source(op), source.platform.then(|| self.platform_of(vertex))))
     }
-
-    fn exec(
-        &self,
-        vertex: &Vertex,
-        exec: &ExecOp,
-        inputs: &mut Vec<pb::Input>,
-        caps: &mut Caps,
-    ) -> Result<pb::op::Op, Error> {
-        static PLAIN: Extra = Extra {
-            proxy: None,
-            secrets: Vec::new(),
-            ssh: Vec::new(),
-            devices: Vec::new(),
-            valid_exit_codes: Vec::new(),
-        };
-        let extra = exec.extra.as_deref().unwrap_or(&PLAIN);
-        let context = &*exec.context;
-        if let Some(error) = &exec.command.error {
-            return Err(fail(vertex, ErrorKind::CommandLine((**error).clone())));
-        }
-        if exec.command.args.is_empty() {
-            return Err(fail(vertex, ErrorKind::NoArguments));
-        }
-        caps.insert(Cap::EXEC_META_BASE);
-
-        let mut seen = InputSet::default();
-        let mut mounts = Vec::with_capacity(exec.mounts.len() + extra.secrets.len() + extra.ssh.len());
-        for point in &exec.mounts {
-            let input = match &point.source {
-                None => -1,
-                Some(edge) => seen.position(self.resolve(edge)?),
-            };
-            mounts.push(mount(vertex, point, input, caps)?);
-        }
-        *inputs = seen.list.iter().map(|(entry, index)| self.input(*entry, *index)).collect();
-
-        let mut secret_env = Vec::new();
-        for secret in &extra.secrets {
-            caps.insert(Cap::EXEC_MOUNT_SECRET);
-            if let Some(name) = &secret.env {
-                caps.insert(Cap::EXEC_SECRETENV);
-                secret_env.push(pb::SecretEnv {
-                    id: secret.id.clone(),
-                    name: name.clone(),
-                    optional: secret.optional,
-                });
-            }
-            if let Some(dest) = &secret.dest {
-                mounts.push(pb::Mount {
-                    input: -1,
-                    dest: dest.clone(),
-                    mount_type: pb::MountType::Secret.into(),
-                    secret_opt: Some(pb::SecretOpt {
-                        id: secret.id.clone(),
-                        uid: secret.uid,
-                        gid: secret.gid,
-                        mode: secret.mode,
-                        optional: secret.optional,
-                    }),
-                    ..pb::Mount::default()
-                });
-            }
-        }
-        let mut first_socket = None;
-        for (i, ssh) in extra.ssh.iter().enumerate() {
-            caps.insert(Cap::EXEC_MOUNT_SSH);
-            let dest = ssh.dest.clone().unwrap_or_else(|| format!("/run/buildkit/ssh_agent.{i}"));
-            first_socket.get_or_insert_with(|| dest.clone());
-            mounts.push(pb::Mount {
-                input: -1,
-                dest,
-                mount_type: pb::MountType::Ssh.into(),
-                ssh_opt: Some(pb::SshOpt {
-                    id: ssh.id.clone(),
-                    uid: ssh.uid,
-                    gid: ssh.gid,
-                    mode: ssh.mode,
-                    optional: ssh.optional,
-                }),
-                ..pb::Mount::default()
-            });
-        }
-
-        let mut env = context.env.to_vec();
-        if let Some(socket) = first_socket
-            && context.env.value("SSH_AUTH_SOCK").is_none()
-        {
-            env.push(format!("SSH_AUTH_SOCK={socket}"));
-        }
-        if let Some(server) = &self.options.caps {
-            if server.supports(Cap::EXEC_META_SETSDEFAULTPATH).is_ok() {
-                caps.insert(Cap::EXEC_META_SETSDEFAULTPATH);
-            } else if context.env.value("PATH").is_none() {
-                let path = if self.platform.os == "windows" { PATH_WINDOWS } else { PATH_UNIX };
-                env.push(format!("PATH={path}"));
-            }
-        }
-
-        for (present, cap) in [
-            (!context.ulimits.is_empty(), Cap::EXEC_META_ULIMIT),
-            (context.network != Network::Sandbox, Cap::EXEC_META_NETWORK),
-            (context.security != Security::Sandbox, Cap::EXEC_META_SECURITY),
-            (extra.proxy.is_some(), Cap::EXEC_META_PROXYENV),
-            (!extra.devices.is_empty(), Cap::EXEC_META_CDI),
-            (!extra.valid_exit_codes.is_empty(), Cap::EXEC_VALIDEXITCODE),
-        ] {
-            if present {
-                caps.insert(cap);
-            }
-        }
-        let text = |value: &Option<std::sync::Arc<str>>| value.as_deref().unwrap_or_default().to_owned();
-        let meta = pb::Meta {
-            args: exec.command.args.clone(),
-            env,
-            cwd: context.dir.to_string(),
-            user: text(&context.user),
-            proxy_env: extra.proxy.as_ref().map(|proxy| pb::ProxyEnv {
-                http_proxy: proxy.http.clone(),
-                https_proxy: proxy.https.clone(),
-                ftp_proxy: proxy.ftp.clone(),
-                no_proxy: proxy.no.clone(),
-                all_proxy: proxy.all.clone(),
-            }),
-            extra_hosts: context
-                .hosts
-                .iter()
-                .map(|(host, ip)| pb::HostIp { host: host.clone(), ip: host_address(*ip) })
-                .collect(),
-            hostname: text(&context.hostname),
-            ulimit: context
-                .ulimits
-                .iter()
-                .map(|limit| pb::Ulimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard })
-                .collect(),
-            cgroup_parent: text(&context.cgroup_parent),
-            remove_mount_stubs_recursive: true,
-            valid_exit_codes: extra.valid_exit_codes.clone(),
-        };
-        let network = match context.network {
-            Network::Sandbox => pb::NetMode::Unset,
-            Network::Host => pb::NetMode::Host,
-            Network::None => pb::NetMode::None,
-        };
-        let security = match context.security {
-            Security::Sandbox => pb::SecurityMode::Sandbox,
-            Security::Insecure => pb::SecurityMode::Insecure,
-        };
-        let devices = extra.devices.iter();
-        Ok(pb::op::Op::Exec(pb::ExecOp {
-            meta: Some(meta),
-            mounts,
-            network: network.into(),
-            security: security.into(),
-            secretenv: secret_env,
-            cdi_devices: devices
-                .map(|device| pb::CdiDevice { name: device.name.clone(), optional: device.optional })
-                .collect(),
-        }))
-    }
-
-    fn file(
-        &self,
-        vertex: &Vertex,
-        file: &FileOp,
-        inputs: &mut Vec<pb::Input>,
-        caps: &mut Caps,
-    ) -> Result<pb::op::Op, Error> {
-        if file.actions.is_empty() || file.incomplete {
-            return Err(fail(vertex, ErrorKind::NoActions));
-        }
-        caps.insert(Cap::FILE_BASE);
-        let mut seen = InputSet::default();
-        let mut positions = Vec::with_capacity(file.edges.len());
-        for edge in &file.edges {
-            positions.push(seen.position(self.resolve(edge)?));
-        }
-        *inputs = seen.list.iter().map(|(entry, index)| self.input(*entry, *index)).collect();
-
-        let edge = |at: usize| positions.get(at).copied().unwrap_or(-1);
-        // Results of actions are numbered after the inputs.
-        let result = |at: usize| to_i64(inputs.len() + at);
-        let last = file.actions.len() - 1;
-        let actions = file.actions.iter().enumerate().map(|(at, action)| {
-            let base = action.base.map_or(-1, edge);
-            let mut secondary_input = -1;
-            let owner = |owner: &Option<Owner>| owner.as_ref().map(|owner| owner_pb(owner, base));
-            let time = |time: &Option<Timestamp>| time.map_or(-1, Timestamp::nanos);
-            let body = match &action.kind {
-                ActionKind::MkDir { path, mode, parents, owner: o, created } => {
-                    pb::file_action::Action::Mkdir(pb::FileActionMkDir {
-                        path: path.clone(),
-                        mode: mode.cast_signed(),
-                        make_parents: *parents,
-                        owner: owner(o),
-                        timestamp: time(created),
-                    })
-                }
-                ActionKind::MkFile { path, mode, data, owner: o, created } => {
-                    pb::file_action::Action::Mkfile(pb::FileActionMkFile {
-                        path: path.clone(),
-                        mode: mode.cast_signed(),
-                        data: data.clone(),
-                        owner: owner(o),
-                        timestamp: time(created),
-                    })
-                }
-                ActionKind::Rm { path, allow_not_found, wildcard } => {
-                    pb::file_action::Action::Rm(pb::FileActionRm {
-                        path: path.clone(),
-                        allow_not_found: *allow_not_found,
-                        allow_wildcard: *wildcard,
-                    })
-                }
-                ActionKind::Symlink { target, path, owner: o, created } => {
-                    pb::file_action::Action::Symlink(pb::FileActionSymlink {
-                        oldpath: target.clone(),
-                        newpath: path.clone(),
-                        owner: owner(o),
-                        timestamp: time(created),
-                    })
-                }
-                ActionKind::Copy(copy) => {
-                    secondary_input = match copy.from {
-                        CopyInput::Scratch => -1,
-                        CopyInput::Edge(at) => edge(at),
-                        CopyInput::Action(at) => result(at),
-                    };
-                    let options = &copy.options;
-                    let (mode, mode_str) = match &options.mode {
-                        None => (-1, String::new()),
-                        Some(Mode::Bits(bits)) => (bits.cast_signed(), String::new()),
-                        Some(Mode::Symbolic(text)) => (0, text.clone()),
-                    };
-                    pb::file_action::Action::Copy(pb::FileActionCopy {
-                        src: copy.src.clone(),
-                        dest: copy.dest.clone(),
-                        owner: owner(&options.owner),
-                        mode,
-                        follow_symlink: options.follow_symlinks,
-                        dir_copy_contents: options.contents_only,
-                        attempt_unpack_docker_compatibility: options.unpack,
-                        create_dest_path: options.create_dest,
-                        allow_wildcard: options.wildcard,
-                        allow_empty_wildcard: options.allow_empty_wildcard,
-                        timestamp: time(&options.created),
-                        include_patterns: options.include.clone(),
-                        exclude_patterns: options.exclude.clone(),
-                        always_replace_existing_dest_paths: options.always_replace,
-                        mode_str,
-                        required_paths: options.required_paths.clone(),
-                    })
-                }
-            };
-            pb::FileAction {
-                input: action.previous.map_or(base, result),
-                secondary_input,
-                output: if at == last { 0 } else { -1 },
-                action: Some(body),
-            }
-        });
-        Ok(pb::op::Op::File(pb::FileOp { actions: actions.collect() }))
-    }
 }
 
 /// Inputs without repetition, in the order in which they were first asked for.
@@ -697,85 +426,6 @@ fn to_i64(at: usize) -> i64 {
 
 fn fail(vertex: &Vertex, kind: ErrorKind) -> Error {
     Error::new(kind, vertex.title(), Some(vertex.site))
-}
-
-fn mount(vertex: &Vertex, point: &MountPoint, input: i64, caps: &mut Caps) -> Result<pb::Mount, Error> {
-    let mut out = pb::Mount {
-        input,
-        dest: point.dest.clone(),
-        output: match point.output {
-            Output::Index(index) => i64::from(index),
-            Output::Source | Output::Nothing(_) => -1,
-        },
-        ..pb::Mount::default()
-    };
-    let Some(options) = &point.options else {
-        if point.source.is_some() {
-            caps.insert(Cap::EXEC_MOUNT_BIND);
-        }
-        return Ok(out);
-    };
-    out.readonly = options.readonly;
-    out.selector.clone_from(&options.selector);
-    if !options.selector.is_empty() {
-        caps.insert(Cap::EXEC_MOUNT_SELECTOR);
-    }
-    match &options.kind {
-        CustomKind::Cache { id, .. } if id.is_empty() => {
-            return Err(fail(vertex, ErrorKind::CacheWithoutId { dest: point.dest.clone() }));
-        }
-        CustomKind::Cache { id, sharing } => {
-            let sharing = match sharing {
-                Sharing::Shared => pb::CacheSharingOpt::Shared,
-                Sharing::Private => pb::CacheSharingOpt::Private,
-                Sharing::Locked => pb::CacheSharingOpt::Locked,
-            };
-            out.mount_type = pb::MountType::Cache.into();
-            out.cache_opt = Some(pb::CacheOpt { id: id.clone(), sharing: sharing.into() });
-            caps.insert(Cap::EXEC_MOUNT_CACHE);
-            caps.insert(Cap::EXEC_MOUNT_CACHE_SHARING);
-        }
-        CustomKind::Tmpfs { size } => {
-            if point.source.is_some() {
-                return Err(fail(vertex, ErrorKind::TmpfsWithSource { dest: point.dest.clone() }));
-            }
-            out.mount_type = pb::MountType::Tmpfs.into();
-            out.tmpfs_opt = Some(pb::TmpfsOpt { size: *size });
-            caps.insert(Cap::EXEC_MOUNT_TMPFS);
-            if *size > 0 {
-                caps.insert(Cap::EXEC_MOUNT_TMPFS_SIZE);
-            }
-        }
-        CustomKind::Bind => {
-            if point.source.is_some() {
-                caps.insert(Cap::EXEC_MOUNT_BIND);
-            }
-        }
-    }
-    let content_cache = match options.content_cache {
-        ContentCache::Default => pb::MountContentCache::Default,
-        ContentCache::On => pb::MountContentCache::On,
-        ContentCache::Off => pb::MountContentCache::Off,
-    };
-    out.content_cache = content_cache.into();
-    if options.content_cache != ContentCache::Default {
-        caps.insert(Cap::EXEC_MOUNT_CACHE_CONTENT);
-    }
-    Ok(out)
-}
-
-fn owner_pb(owner: &Owner, input: i64) -> pb::ChownOpt {
-    let user = |user: &Option<User>| {
-        user.as_ref().map(|user| pb::UserOpt {
-            user: Some(match user {
-                User::Id(id) => pb::user_opt::User::ById(*id),
-                User::Name(name) => {
-                    pb::user_opt::User::ByName(pb::NamedUserOpt { name: name.clone(), input })
-                }
-            }),
-        })
-    };
-    pb::ChownOpt { user: user(&owner.user), group: user(&owner.group) }
 }
 
 fn platform_pb(platform: &Platform) -> pb::Platform {
