@@ -1,12 +1,20 @@
 //! Results of exporters, written by the daemon to the places that the caller chose.
 
 use super::{MAX_MESSAGE, Service, SessionContext};
+use crate::error::BoxError;
+use crate::export::TreeSink;
 use crate::output::{Opened, Outputs, Stream as ByteStream};
+use buildkit_fsutil::disk_writer::{DiskWriter, WriteOptions};
+use buildkit_fsutil::error::TransferError;
+use buildkit_fsutil::receive::{ReceiveOptions, TreeWriter, WantedFile, receive};
+use buildkit_fsutil::stat::Stat;
 use buildkit_proto::filesync::file_send_server::{FileSend, FileSendServer};
 use buildkit_proto::filesync::{BytesMessage, RawMessage};
+use buildkit_proto::fsutil::Packet;
 use futures::{Stream, StreamExt as _};
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{KeyAndValueRef, MetadataMap};
@@ -35,6 +43,8 @@ impl FileSend for Receiver {
 
     async fn diff_copy(&self, request: Request<Streaming<RawMessage>>) -> Result<Response<Answers>, Status> {
         let index = exporter_index(request.metadata());
+        let knows_delete =
+            request.metadata().get("buildkit-exporter-multi-platform").is_some_and(|value| value == "1");
         let metadata = exporter_metadata(request.metadata());
         let opened = match self.outputs.take(index, &metadata).await {
             Ok(Some(opened)) => opened,
@@ -77,9 +87,96 @@ impl FileSend for Receiver {
                 });
                 Ok(Response::new(ReceiverStream::new(answers).boxed()))
             }
-            Opened::Dir { .. } | Opened::Tree(_) => Err(Status::unimplemented("trees")),
+            Opened::Dir { delete: true, .. } if !knows_delete => {
+                let what = outputs.describe(index);
+                let reason = "the daemon is too old to delete what is not in the result";
+                context.failed(what.clone(), std::io::Error::new(std::io::ErrorKind::Unsupported, reason));
+                Err(Status::failed_precondition(format!("{what}: {reason}")))
+            }
+            Opened::Dir { path, delete } => {
+                let options = WriteOptions { delete, ..WriteOptions::default() };
+                let open = move || DiskWriter::open(path, options);
+                Ok(self.receive_tree(index, open, incoming))
+            }
+            Opened::Tree(sink) => Ok(self.receive_tree(index, move || Ok(ToSink(sink)), incoming)),
         }
     }
+}
+
+impl Receiver {
+    /// Takes a tree in packets, though the call is declared to carry bytes. `open` may block.
+    fn receive_tree<W: TreeWriter + 'static>(
+        &self,
+        index: usize,
+        open: impl FnOnce() -> Result<W, TransferError> + Send + 'static,
+        incoming: Streaming<RawMessage>,
+    ) -> Response<Answers> {
+        let (outputs, context) = (self.outputs.clone(), self.context.clone());
+        let (answer, answers) = mpsc::channel::<Result<Packet, Status>>(16);
+        let incoming = incoming.map(|message| {
+            message?.decode_as::<Packet>().map_err(|error| Status::invalid_argument(error.to_string()))
+        });
+        tokio::spawn(async move {
+            let receiving = async {
+                let writer = tokio::task::spawn_blocking(open).await.map_err(|_| TransferError::Worker)??;
+                receive(writer, incoming, answer.clone(), ReceiveOptions::default()).await
+            };
+            let ended = context.closed().clone().cancelled_owned();
+            let result = tokio::select! {
+                biased;
+                () = ended => return,
+                result = receiving => result,
+            };
+            match result {
+                Ok(report) => {
+                    tracing::debug!(export = index, ?report, "received an export");
+                    outputs.done(index);
+                }
+                Err(
+                    error @ (TransferError::Peer { .. } | TransferError::Stream(_) | TransferError::Ended),
+                ) => {
+                    tracing::debug!(export = index, %error, "an export ended early");
+                }
+                Err(error) => {
+                    let what = outputs.describe(index);
+                    let text = format!("{what}: {}", crate::error::report(&error));
+                    context.failed(what, error);
+                    let _ = answer.send(Err(Status::unknown(text))).await;
+                }
+            }
+        });
+        let answers = ReceiverStream::new(answers).map(|packet| packet.map(|packet| RawMessage::of(&packet)));
+        Response::new(answers.boxed())
+    }
+}
+
+/// Hands a tree to the caller.
+struct ToSink(Arc<dyn TreeSink>);
+
+impl TreeWriter for ToSink {
+    fn entry(&mut self, stat: Stat) -> Result<Option<WantedFile>, TransferError> {
+        let wanted = stat.mode.is_file() && stat.link_name.is_empty();
+        let wanted = wanted.then(|| WantedFile::new(stat.clone(), false));
+        let path = stat.path.clone();
+        self.0.entry(&stat.into()).map_err(|error| refused(&path, error))?;
+        Ok(wanted)
+    }
+
+    fn data(&mut self, _: u32, file: &WantedFile, chunk: &[u8]) -> Result<(), TransferError> {
+        self.0.data(&file.path, chunk).map_err(|error| refused(&file.path, error))
+    }
+
+    fn end(&mut self, _: u32, file: WantedFile) -> Result<(), TransferError> {
+        self.0.data(&file.path, &[]).map_err(|error| refused(&file.path, error))
+    }
+
+    fn finish(&mut self) -> Result<(), TransferError> {
+        Ok(())
+    }
+}
+
+fn refused(path: &[u8], error: BoxError) -> TransferError {
+    TransferError::Destination { path: path.to_vec(), action: "take", source: std::io::Error::other(error) }
 }
 
 enum Failure {
