@@ -250,7 +250,7 @@ impl Driver<'_> {
             Some(scanner) => {
                 let definition =
                     scanner.graph(&platform_id(&shown), &evaluated, &graph).map_err(|e| self.located(e))?;
-                Some(scanner.attest(self.solve(&definition).await?))
+                Some(Scanner::attest(self.solve(&definition).await?))
             }
             None => None,
         };

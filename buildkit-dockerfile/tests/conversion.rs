@@ -1,5 +1,7 @@
 //! Conversions without a daemon: digests of known graphs, and bounds on hostile input.
 
+use std::fmt::Write as _;
+
 use buildkit_dockerfile::lower::{ImageRequest, Options, ResolveError, ResolvedImage, Resolver};
 use buildkit_dockerfile::{Dockerfile, ErrorKind};
 use futures::executor::block_on;
@@ -34,7 +36,7 @@ fn convert(
     source: &str,
     images: &Images,
 ) -> buildkit_dockerfile::Result<buildkit_dockerfile::lower::Converted> {
-    let options = Options::default().session("sess").platform(buildkit_llb::Platform::LINUX_AMD64);
+    let options = Options::default().session("sess").platform(&buildkit_llb::Platform::LINUX_AMD64);
     block_on(Dockerfile::parse(source)?.to_llb(&options, images))
 }
 
@@ -80,7 +82,7 @@ fn triggers_that_lead_ever_further_are_an_error() {
 fn graphs_much_larger_than_their_file_are_an_error() {
     let mut source = String::from("FROM scratch\n");
     for n in 0..4000 {
-        source.push_str(&format!("ENV V{n}={}\nRUN x\n", "y".repeat(40)));
+        writeln!(source, "ENV V{n}={}\nRUN x", "y".repeat(40)).unwrap();
     }
     assert_eq!(convert(&source, &PLAIN).unwrap_err().kind(), ErrorKind::Limit);
 }
@@ -89,7 +91,7 @@ fn graphs_much_larger_than_their_file_are_an_error() {
 fn histories_of_long_chains_of_stages_are_bounded() {
     let mut source = String::from("FROM scratch AS s0\n");
     for n in 1..6000 {
-        source.push_str(&format!("FROM s{} AS s{n}\nLABEL a=b\n", n - 1));
+        writeln!(source, "FROM s{} AS s{n}\nLABEL a=b", n - 1).unwrap();
     }
     assert_eq!(convert(&source, &PLAIN).unwrap_err().kind(), ErrorKind::Limit);
 }

@@ -94,7 +94,6 @@ fn texts(map: &BTreeMap<String, String>) -> Value {
 
 fn op_value(op: &pb::Op) -> Value {
     let (kind, value) = match &op.op {
-        None => ("op", Value::Null),
         Some(pb::op::Op::Exec(exec)) => ("exec", exec_value(exec)),
         Some(pb::op::Op::Source(source)) => {
             ("source", object([("identifier", json!(source.identifier)), ("attrs", texts(&source.attrs))]))
@@ -105,7 +104,7 @@ fn op_value(op: &pb::Op) -> Value {
             ("merge", object([("inputs", list(&merge.inputs, input))]))
         }
         // A Dockerfile makes none of the others.
-        Some(_) => ("op", Value::Null),
+        _ => ("op", Value::Null),
     };
     object([
         ("inputs", list(&op.inputs, |i| object([("digest", json!(i.digest)), ("index", long(i.index))]))),

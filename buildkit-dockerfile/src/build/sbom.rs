@@ -104,7 +104,7 @@ impl Scanner {
     }
 
     /// What the scan found, as a statement about the result.
-    pub(crate) fn attest(&self, reference: Option<Reference>) -> Attestation {
+    pub(crate) fn attest(reference: Option<Reference>) -> Attestation {
         let metadata = [("reason", "sbom"), ("sbom-core", CORE)];
         Attestation {
             kind: AttestationKind::Bundle,

@@ -44,6 +44,7 @@ struct Lookup {
 }
 
 /// What became of a lookup.
+#[allow(clippy::large_enum_variant, reason = "one per stage, and moved at once")]
 enum Found {
     /// The stage is not needed; its name is fine.
     Unneeded(String),
@@ -175,7 +176,7 @@ impl Plan<'_> {
             Found::Context(context) => {
                 stage.base_name = lookup.reference;
                 let image = context.image.as_deref().cloned();
-                stage.base_image = context.image.clone();
+                stage.base_image.clone_from(&context.image);
                 stage.image = image.unwrap_or_else(|| ImageConfig::scratch(&platform));
                 if stage.base_image.is_none() {
                     stage.base_image = Some(Arc::new(stage.image.clone()));

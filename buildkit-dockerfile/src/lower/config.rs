@@ -251,8 +251,8 @@ impl ImageConfig {
     pub(crate) fn scratch(platform: &Platform) -> Self {
         let mut image = Self::default();
         image.set_platform(platform.clone());
-        image.rootfs.kind = "layers".to_owned();
-        image.config.working_dir = "/".to_owned();
+        "layers".clone_into(&mut image.rootfs.kind);
+        "/".clone_into(&mut image.config.working_dir);
         if platform.os != "windows" {
             image.config.env = vec![format!("PATH={DEFAULT_PATH}")];
         }
@@ -329,13 +329,12 @@ fn fold(key: &str) -> String {
     key.to_ascii_lowercase()
 }
 
-type Members<'a> = std::iter::Flatten<std::option::IntoIter<&'a serde_json::Map<String, Value>>>;
+type Member<'a> = (&'a String, &'a Value);
+type Flat<'a> = std::iter::Flatten<std::option::IntoIter<&'a serde_json::Map<String, Value>>>;
+type Members<'a> = std::iter::Filter<Flat<'a>, fn(&Member<'a>) -> bool>;
 
 /// The members of an object that are not `null`; none of `null` itself.
-fn members<'a>(
-    name: &'static str,
-    value: &'a Value,
-) -> Result<std::iter::Filter<Members<'a>, fn(&(&'a String, &'a Value)) -> bool>, ConfigError> {
+fn members<'a>(name: &'static str, value: &'a Value) -> Result<Members<'a>, ConfigError> {
     let map = match value {
         Value::Object(map) => Some(map),
         Value::Null => None,

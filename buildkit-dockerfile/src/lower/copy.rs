@@ -104,7 +104,7 @@ impl<'d> Evaluator<'_, 'd> {
         let style = PathStyle::of(stage.os());
         let dest = style.destination(&stage.dir, &words.dest)?;
         let mode = ownership::parse_mode(&words.chmod)?;
-        self.check_checksum(&words, request)?;
+        Self::check_checksum(&words, request)?;
 
         let mut sources = Vec::with_capacity(words.paths.len() + words.inline.len());
         let mut git =
@@ -187,7 +187,7 @@ impl<'d> Evaluator<'_, 'd> {
         Ok((file.name.clone(), data?.into()))
     }
 
-    fn check_checksum(&self, words: &Expanded, request: &Request<'_>) -> Result<()> {
+    fn check_checksum(words: &Expanded, request: &Request<'_>) -> Result<()> {
         if words.checksum.is_empty() {
             return Ok(());
         }

@@ -263,7 +263,7 @@ impl<'d> Evaluator<'_, 'd> {
         Ok(())
     }
 
-    pub(crate) fn set_env(&mut self, stage: &mut Stage<'_>, name: &str, value: &str) -> Result<()> {
+    pub(crate) fn set_env(stage: &mut Stage<'_>, name: &str, value: &str) -> Result<()> {
         stage.env.set(name, value);
         if stage.env.len() > MAX_VARIABLES {
             let message = format!("more than {MAX_VARIABLES} variables in a stage");
@@ -281,7 +281,7 @@ impl<'d> Evaluator<'_, 'd> {
             }
             self.linter.secrets_used_in_arg_or_env(site, "ENV", key);
             text.extend([" ", key, "=", value]);
-            self.set_env(stage, key, value)?;
+            Self::set_env(stage, key, value)?;
             stage.image.set_env(key, value);
         }
         self.commit(stage, text, Layer::Empty)
@@ -336,7 +336,7 @@ impl<'d> Evaluator<'_, 'd> {
                 && arg.name != SCAN_CONTEXT
                 && arg.name != SCAN_STAGE
             {
-                self.set_env(stage, &arg.name, value)?;
+                Self::set_env(stage, &arg.name, value)?;
             }
             if !inherited {
                 let info = Declared {
@@ -477,7 +477,7 @@ fn change_dir(stage: &mut Stage<'_>, path: &str) -> Result<()> {
     let style = PathStyle::of(stage.os());
     let dir = style.normalize(&stage.image.config.working_dir, path, false)?;
     stage.dir = dir.as_str().into();
-    stage.image.config.working_dir = style.from_slash(dir);
+    stage.image.config.working_dir = style.native(dir);
     Ok(())
 }
 

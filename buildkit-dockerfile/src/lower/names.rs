@@ -86,10 +86,10 @@ fn target_of(env: &EnvList) -> Option<Platform> {
 
 fn push_target(out: &mut String, base: &Platform, mut target: Platform) {
     if target.os.is_empty() {
-        target.os = base.os.clone();
+        target.os.clone_from(&base.os);
     }
     if target.architecture.is_empty() {
-        target.architecture = base.architecture.clone();
+        target.architecture.clone_from(&base.architecture);
     }
     let target = target.normalized();
     if target.os != base.os {

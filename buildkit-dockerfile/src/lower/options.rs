@@ -263,7 +263,7 @@ impl Options {
 
     /// Adds a platform to build for.
     #[must_use]
-    pub fn platform(mut self, platform: Platform) -> Self {
+    pub fn platform(mut self, platform: &Platform) -> Self {
         self.platforms.push(platform.normalized());
         self
     }

@@ -28,7 +28,7 @@ impl PathStyle {
     }
 
     /// `path` with the system's own separator.
-    pub(crate) fn from_slash(self, path: String) -> String {
+    pub(crate) fn native(self, path: String) -> String {
         match self {
             Self::Windows => path.replace('/', "\\"),
             Self::Unix => path,
@@ -174,7 +174,7 @@ mod tests {
             assert_eq!(PathStyle::Unix.normalize(parent, path, false).unwrap(), want);
         }
         let windows = PathStyle::Windows;
-        assert_eq!(windows.from_slash(windows.normalize("", "C:\\app\\x", false).unwrap()), "\\app\\x");
+        assert_eq!(windows.native(windows.normalize("", "C:\\app\\x", false).unwrap()), "\\app\\x");
     }
 
     #[test]

@@ -160,7 +160,7 @@ impl<'d> Evaluator<'_, 'd> {
         let owned = mount.uid.is_some() || mount.gid.is_some() || mount.mode.is_some();
         let owner = (selector.is_empty() && owned).then(|| owner(mount, 0o755));
         if owner.is_some() {
-            selector = "/cache".to_owned();
+            "/cache".clone_into(&mut selector);
         }
         let read_only = mount.read_only;
         out.push(match mount.kind {
@@ -221,7 +221,7 @@ fn script(
         }
         return full;
     }
-    name.push_str(&format!(" ({})", summary(&first.raw())));
+    name.extend([" (", &summary(&first.raw()), ")"]);
     let data = first.content();
     if os != "windows" && first.body.starts_with(b"#!") {
         let path = buildkit_llb::path::join(&[SCRIPT_DIR, &first.name]);
@@ -257,7 +257,7 @@ fn history(args: &[String], stage: &Stage<'_>) -> String {
     }
     let mut text = String::from("RUN");
     if !list.is_empty() {
-        text.push_str(&format!(" |{}", list.len()));
+        text.extend([" |", &list.len().to_string()]);
         for (name, value) in list {
             text.extend([" ", name, "=", value]);
         }
