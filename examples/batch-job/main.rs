@@ -3,19 +3,49 @@
 
 mod args;
 mod exit;
+mod job;
 #[cfg(test)]
 mod manifests;
 
 use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Args, Command};
 use crate::exit::Exit;
 
-fn main() -> std::process::ExitCode {
+#[tokio::main]
+async fn main() -> std::process::ExitCode {
     let args = Args::parse();
     let Command::Build(build) = &args.command;
     for said in build.deprecations() {
         eprintln!("warning: {said}");
     }
-    Exit::Other.into()
+    // Leaving by the signal's branch drops the build, which tells the daemon to stop.
+    let exit = tokio::select! {
+        outcome = job::run(&args, build) => match outcome {
+            Ok(solved) => {
+                if !solved.digest().is_empty() {
+                    eprintln!("digest: {}", solved.digest());
+                }
+                Exit::Done
+            }
+            Err(failure) => {
+                eprintln!("error: {}", failure.text);
+                failure.exit
+            }
+        },
+        () = ended() => Exit::Interrupted,
+    };
+    exit.into()
+}
+
+/// Waits for the signals that end a process in a terminal or in a pod.
+async fn ended() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        },
+        Err(_) => drop(tokio::signal::ctrl_c().await),
+    }
 }

@@ -1,0 +1,167 @@
+//! The build itself: connect, solve, write the results, and say what went wrong and where.
+
+use std::path::Path;
+use std::time::Duration;
+
+use buildkit_client::connect::Address;
+use buildkit_client::docker_config::DockerConfig;
+use buildkit_client::error::{Error, SolveErrorKind};
+use buildkit_client::export::Export;
+use buildkit_client::progress::Display;
+use buildkit_client::request::Frontend;
+use buildkit_client::session::secrets::{SecretSource, Secrets};
+use buildkit_client::tls::Tls;
+use buildkit_client::{Client, Solved};
+
+use crate::args::{Args, Build, Output, SecretFrom};
+use crate::exit::Exit;
+
+/// Why the job failed: for the process, and for people.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) text: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self { exit, text: buildkit_client::error::report(error) }
+    }
+
+    fn other(doing: &str, error: impl std::fmt::Display) -> Self {
+        Self { exit: Exit::Other, text: format!("{doing}: {error}") }
+    }
+
+    fn usage(text: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, text: text.into() }
+    }
+}
+
+/// Builds, and writes what was asked for.
+pub(crate) async fn run(args: &Args, build: &Build) -> Result<Solved, Failure> {
+    let opts = build.opts().map_err(Failure::usage)?;
+    let mut frontend = Frontend::new(&build.frontend);
+    for (key, value) in opts {
+        frontend = frontend.opt(key, value);
+    }
+    let outputs = build.outputs().map_err(Failure::usage)?;
+    let exports = outputs.into_iter().map(export).collect::<Result<Vec<_>, _>>()?;
+    // A config that cannot be read is known before anything is built.
+    let credentials = DockerConfig::load().map_err(|error| Failure::new(Exit::Auth, &error))?;
+    let secrets = Secrets::load(build.secrets.iter().map(|secret| {
+        let source = match &secret.from {
+            SecretFrom::File(path) => SecretSource::file(path),
+            SecretFrom::Env(name) => SecretSource::env(name),
+        };
+        (secret.id.clone(), source)
+    }));
+    let secrets = secrets.await.map_err(|error| Failure::new(Exit::Usage, &error))?;
+
+    let client = connect(args).await?;
+    let mut solve =
+        client.solve(frontend).auth(credentials).attach(secrets).progress(Display::new(build.progress));
+    for (name, dir) in build.locals() {
+        solve = solve.local(name, dir);
+    }
+    for export in exports {
+        solve = solve.export(export);
+    }
+    if build.no_cache {
+        solve = solve.no_cache();
+    }
+    let solved = solve.await.map_err(|error| Failure::new(exit(&error), &error))?;
+    if let Some(file) = &build.metadata_file {
+        let metadata = serde_json::to_string_pretty(&solved.metadata());
+        write(file, &metadata.map_err(|error| Failure::other("the metadata as JSON", error))?).await?;
+    }
+    if let Some(file) = &build.digest_file {
+        if solved.digest().is_empty() {
+            return Err(Failure::other("--digest-file", "this build made no image, so there is no digest"));
+        }
+        write(file, solved.digest()).await?;
+    }
+    Ok(solved)
+}
+
+/// Waits for a daemon that is still starting.
+async fn connect(args: &Args) -> Result<Client, Failure> {
+    let builder = match &args.addr {
+        Some(address) => Client::builder(address),
+        None => Client::builder_for(Address::default_socket()),
+    };
+    let builder = match tls(args) {
+        Some(tls) => builder.tls(tls),
+        None => builder,
+    };
+    let client = builder.lazy().map_err(|error| Failure::new(Exit::Usage, &error))?;
+    let waiting = client.clone();
+    let ready = waiting.wait_ready(args.wait);
+    tokio::pin!(ready);
+    let outcome = tokio::select! {
+        outcome = &mut ready => outcome,
+        () = tokio::time::sleep(Duration::from_secs(2)) => {
+            eprintln!("waiting up to {} s for the daemon at {}", args.wait.as_secs(), client.endpoint());
+            ready.await
+        }
+    };
+    outcome.map_err(|error| Failure::new(Exit::Connect, &error))?;
+    Ok(client)
+}
+
+fn tls(args: &Args) -> Option<Tls> {
+    let mut tls = None;
+    if let Some(dir) = &args.tlsdir {
+        tls = Some(Tls::new().dir(dir));
+    }
+    if let Some(ca) = &args.tlscacert {
+        tls = Some(tls.unwrap_or_default().ca_file(ca));
+    }
+    if let (Some(cert), Some(key)) = (&args.tlscert, &args.tlskey) {
+        tls = Some(tls.unwrap_or_default().identity_files(cert, key));
+    }
+    if let Some(name) = &args.tlsservername {
+        tls = Some(tls.unwrap_or_default().server_name(name));
+    }
+    tls
+}
+
+fn export(output: Output) -> Result<Export, Failure> {
+    let Output { kind, dest, attrs } = output;
+    let mut export = Export::custom(&kind);
+    match (kind.as_str(), dest) {
+        ("local", Some(dest)) => export = export.to_dir(dest),
+        ("tar" | "oci" | "docker", Some(dest)) if dest != "-" => export = export.to_output(dest),
+        ("local" | "tar" | "oci" | "docker", _) => {
+            return Err(Failure::usage(format!("--output type={kind} needs dest=PATH")));
+        }
+        (_, Some(dest)) => {
+            return Err(Failure::usage(format!("--output type={kind} writes no file: dest={dest}")));
+        }
+        (_, None) => {}
+    }
+    for (key, value) in attrs {
+        export = export.attr(key, value);
+    }
+    Ok(export)
+}
+
+/// What the exit code says of an error of the client.
+fn exit(error: &Error) -> Exit {
+    match error {
+        Error::Connect(_) | Error::LinkLost(_) => Exit::Connect,
+        Error::Request(_) => Exit::Usage,
+        Error::Canceled => Exit::Interrupted,
+        _ => match error.as_solve().map(buildkit_client::error::SolveError::kind) {
+            Some(SolveErrorKind::Auth) => Exit::Auth,
+            Some(SolveErrorKind::Push) => Exit::Push,
+            Some(SolveErrorKind::Canceled) => Exit::Interrupted,
+            Some(_) => Exit::Build,
+            None => Exit::Other,
+        },
+    }
+}
+
+async fn write(file: &Path, text: &str) -> Result<(), Failure> {
+    let written = tokio::fs::write(file, text).await;
+    written.map_err(|error| Failure::other(&file.display().to_string(), error))
+}
