@@ -7,6 +7,7 @@ use std::str::FromStr;
 use super::plain::Plain;
 use super::quiet::Quiet;
 use super::rawjson::RawJson;
+use super::tty::{Colors, Tty};
 use super::{Progress, text};
 
 /// How progress is shown.
@@ -150,7 +151,10 @@ impl From<Display> for Progress {
         match mode {
             Mode::Quiet => Progress::renderer(Quiet::new(out)),
             Mode::RawJson => Progress::renderer(RawJson::new(out)),
-            Mode::Auto | Mode::Plain | Mode::Tty => {
+            Mode::Tty => {
+                Progress::renderer(Tty::new(out, window, Colors::from_env(), display.phase, description))
+            }
+            Mode::Auto | Mode::Plain => {
                 match Plain::new(io::BufWriter::new(out), description, text::name_limit()) {
                     Ok(plain) => Progress::renderer(plain),
                     Err(_) => Progress::none(),
@@ -158,6 +162,17 @@ impl From<Display> for Progress {
             }
         }
     }
+}
+
+/// Columns and rows of the terminal that standard error is.
+fn window() -> Option<(usize, usize)> {
+    #[cfg(unix)]
+    {
+        let size = rustix::termios::tcgetwinsize(io::stderr()).ok()?;
+        Some((size.ws_col.into(), size.ws_row.into()))
+    }
+    #[cfg(not(unix))]
+    None
 }
 
 impl fmt::Debug for Display {

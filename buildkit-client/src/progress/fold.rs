@@ -25,11 +25,9 @@ pub(super) enum Change<'a> {
     Vertex,
     /// Index into [`Node::statuses`].
     Status(usize),
-    /// Index into [`Node::warnings`].
-    Warning(usize),
-    /// Output: the bytes, the same as safe text, and when, counted from the node's latest start.
+    Warning,
+    /// Output as safe text, and when, counted from the node's latest start.
     Log {
-        raw: &'a [u8],
         text: &'a str,
         at: Duration,
     },
@@ -50,8 +48,6 @@ pub(super) struct Fold {
 /// A step, or a group of steps shown as one.
 #[derive(Debug, Default)]
 pub(super) struct Node {
-    /// Digest of the step, or id of the group.
-    pub(super) id: String,
     /// Name, safe to show.
     pub(super) name: String,
     /// Error text, safe to show; empty when there is none.
@@ -103,17 +99,17 @@ impl Fold {
             }
         }
         for warning in &update.warnings {
-            if let Some((shown, index)) = self.warning(warning)
+            if let Some(shown) = self.warning(warning)
                 && let Some(node) = self.nodes.get(shown)
             {
-                changed(shown, node, Change::Warning(index));
+                changed(shown, node, Change::Warning);
             }
         }
         for log in &update.logs {
             if let Some((shown, at)) = self.log(log)
                 && let Some(node) = self.nodes.get(shown)
             {
-                changed(shown, node, Change::Log { raw: &log.data, text: &self.scratch, at });
+                changed(shown, node, Change::Log { text: &self.scratch, at });
             }
         }
     }
@@ -228,7 +224,7 @@ impl Fold {
         if self.nodes.len() >= MAX_VERTEXES {
             return None;
         }
-        let mut node = Node { id: vertex.digest.clone(), ..Node::default() };
+        let mut node = Node::default();
         node.name = sanitize::line(&vertex.name).into_owned();
         if let Some(group) = &vertex.progress_group {
             let at = match self.groups.get(&group.id) {
@@ -236,7 +232,7 @@ impl Fold {
                 None => {
                     let kind = Kind::Group { members: 0, cached: 0, failed: 0, visible: false };
                     let name = sanitize::line(&group.name).into_owned();
-                    self.nodes.push(Node { id: group.id.clone(), name, kind, ..Node::default() });
+                    self.nodes.push(Node { name, kind, ..Node::default() });
                     let at = self.nodes.len() - 1;
                     self.groups.insert(group.id.clone(), at);
                     at
@@ -273,7 +269,7 @@ impl Fold {
         Some((shown, index))
     }
 
-    fn warning(&mut self, warning: &VertexWarning) -> Option<(usize, usize)> {
+    fn warning(&mut self, warning: &VertexWarning) -> Option<usize> {
         let shown = self.shown(&warning.vertex)?;
         if self.warnings.len() >= MAX_WARNINGS {
             return None;
@@ -282,7 +278,7 @@ impl Fold {
         let node = self.nodes.get_mut(shown)?;
         let short = sanitize::line(&warning.text()).into_owned().into();
         node.warnings.push(VertexWarning { short, ..VertexWarning::default() });
-        Some((shown, node.warnings.len() - 1))
+        Some(shown)
     }
 
     /// Leaves the clean text in `self.scratch`.

@@ -30,6 +30,7 @@ mod rawjson;
 mod report;
 mod sanitize;
 mod text;
+mod tty;
 
 pub(crate) use convert::time;
 pub use display::{Display, InvalidMode, Mode, auto, plain, quiet, rawjson, tty};

@@ -249,7 +249,7 @@ impl Shown {
         self.count = self.count.saturating_add(1);
         self.since.get_or_insert(now);
         match change {
-            Change::Vertex | Change::Warning(_) => {}
+            Change::Vertex | Change::Warning => {}
             Change::Status(status) => {
                 self.statuses.insert(status);
                 self.printed.resize(node.statuses.len().max(self.printed.len()), None);
