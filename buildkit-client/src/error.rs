@@ -177,6 +177,13 @@ pub enum RequestError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Something that was attached cannot be had: a secret's file, an agent's socket.
+    Attachment {
+        /// What kind of thing, for example `secret`.
+        what: &'static str,
+        /// Why.
+        source: BoxError,
+    },
     /// Two things were attached under one name.
     Duplicate {
         /// What kind of thing, for example `secret`.
@@ -217,6 +224,7 @@ impl fmt::Display for RequestError {
                 write!(f, "local directory {name:?} not enabled: attach it with .local({name:?}, path)")
             }
             Self::Path { role, path, .. } => write!(f, "{role}: cannot use {}", path.display()),
+            Self::Attachment { what, .. } => write!(f, "cannot attach the {what}"),
             Self::Duplicate { what, name } => write!(f, "{what} {name:?} is given twice"),
             Self::Option { option, reason } => write!(f, "{option}: {reason}"),
             Self::TooLarge { what, size, limit } => {
@@ -229,7 +237,7 @@ impl fmt::Display for RequestError {
 impl std::error::Error for RequestError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Definition { source } => Some(source.as_ref()),
+            Self::Definition { source } | Self::Attachment { source, .. } => Some(source.as_ref()),
             Self::Path { source, .. } => Some(source),
             _ => None,
         }

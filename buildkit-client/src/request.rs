@@ -242,6 +242,7 @@ impl Request {
             cache.0.validate("cache_from")?;
         }
 
+        self.refuse_content_stores()?;
         let mut message = control::SolveRequest {
             r#ref: reference.to_owned(),
             session: session.to_owned(),
@@ -320,6 +321,25 @@ impl Request {
             locals,
             registries,
         })
+    }
+
+    /// The session has no content store, which OCI layouts and caches in directories travel
+    /// through: better an error than a build without them.
+    fn refuse_content_stores(&self) -> Result<(), RequestError> {
+        let refuse = |option| Err(RequestError::option(option, "the session cannot serve OCI layouts"));
+        if !self.oci_layouts.is_empty() {
+            return refuse("oci_layout");
+        }
+        if self.exports.iter().any(|export| matches!(export.target, Target::Store(_))) {
+            return refuse("export");
+        }
+        if self.cache_to.iter().any(|cache| cache.0.dir.is_some()) {
+            return refuse("cache_to");
+        }
+        if self.cache_from.iter().any(|cache| cache.0.dir.is_some()) {
+            return refuse("cache_from");
+        }
+        Ok(())
     }
 
     fn add_caches(&self, message: &mut control::SolveRequest) -> Result<(), RequestError> {
@@ -450,7 +470,7 @@ pub(crate) fn new_id() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::{LocalCache, RegistryCache};
+    use crate::cache::{LocalCache, RegistryCache, S3Cache};
 
     fn graph(identifiers: &[&str]) -> pb::Definition {
         let def = identifiers
@@ -505,11 +525,11 @@ mod tests {
     #[test]
     fn cache_imports_reach_the_frontend_as_well() {
         let mut request = request(Frontend::new("dockerfile.v0"));
-        request.cache_from = vec![RegistryCache::new("r/c").into(), LocalCache::new("dir").into()];
+        request.cache_from = vec![RegistryCache::new("r/c").into(), S3Cache::new("b", "r").into()];
         let message = request.prepare("r", "s").unwrap().message;
         assert_eq!(
             message.frontend_attrs["cache-imports"],
-            r#"[{"Attrs":{"ref":"r/c"},"Type":"registry"},{"Attrs":{"src":"dir"},"Type":"local"}]"#
+            r#"[{"Attrs":{"ref":"r/c"},"Type":"registry"},{"Attrs":{"bucket":"b","region":"r"},"Type":"s3"}]"#
         );
         assert_eq!(message.cache.unwrap().imports.len(), 2);
     }
@@ -518,6 +538,9 @@ mod tests {
     fn what_contradicts_itself_is_refused() {
         assert!(matches!(request(Input::Empty).prepare("r", "s"), Err(RequestError::Empty)));
         assert!(matches!(request(Frontend::new("")).prepare("r", "s"), Err(RequestError::Empty)));
+        let mut layout = request(Frontend::new("dockerfile.v0"));
+        layout.cache_from = vec![LocalCache::new("dir").into()];
+        assert!(matches!(layout.prepare("r", "s"), Err(RequestError::Option { option: "cache_from", .. })));
         let mut twice = request(Frontend::new("dockerfile.v0"));
         twice.cache_to = vec![RegistryCache::new("r/c").into(), RegistryCache::new("r/c").into()];
         assert!(matches!(twice.prepare("r", "s"), Err(RequestError::Duplicate { .. })));

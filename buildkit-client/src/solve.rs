@@ -12,6 +12,8 @@ use crate::progress::{Progress, VertexWarning};
 use crate::request::{Frontend, Input, Local, Request, new_id};
 use crate::retry::Retry;
 use crate::session::auth::Auth;
+use crate::session::secrets::SecretSource;
+use crate::session::ssh::SshSource;
 use crate::session::{Attachable, RegistryScope};
 use base64::Engine as _;
 use buildkit_fsutil::send::SendOptions;
@@ -51,6 +53,8 @@ struct Plan {
     client: Client,
     request: Request,
     attached: Vec<Arc<dyn Attachable>>,
+    secrets: Vec<(String, SecretSource)>,
+    ssh: Vec<(String, SshSource)>,
     send: SendOptions,
     retry: Retry,
     /// What drives the build, where it is a function of the caller.
@@ -69,6 +73,8 @@ impl Client {
             client: self.clone(),
             request,
             attached: Vec::new(),
+            secrets: Vec::new(),
+            ssh: Vec::new(),
             send: SendOptions::default(),
             retry: self.push_retry().clone(),
             function: None,
@@ -230,6 +236,18 @@ impl Solve {
     pub fn auth(self, auth: impl Into<Auth>) -> Self {
         let auth = auth.into();
         self.attach(auth)
+    }
+
+    /// Gives the build a secret. It is read when the build starts and served under its id only.
+    pub fn secret(mut self, id: impl Into<String>, source: SecretSource) -> Self {
+        self.plan.secrets.push((id.into(), source));
+        self
+    }
+
+    /// Lets the build use an ssh agent, a socket or keys under an id; `default` is the usual one.
+    pub fn ssh(mut self, id: impl Into<String>, source: SshSource) -> Self {
+        self.plan.ssh.push((id.into(), source));
+        self
     }
 
     /// How local directories are sent: what is done about files that cannot be read or change.

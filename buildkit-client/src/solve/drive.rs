@@ -4,16 +4,19 @@
 use super::{Plan, Solved};
 use crate::client::{Client, boxed, control};
 use crate::connect::{Channel, Link, is_transport};
-use crate::error::{Error, SolveError, Unsupported};
+use crate::error::{Error, RequestError, SolveError, Unsupported};
 use crate::export::Export;
 use crate::output::Outputs;
 use crate::progress::Reporter;
 use crate::request::{Prepared, new_id};
 use crate::session::filesync::Locals;
+use crate::session::secrets::Secrets;
+use crate::session::ssh::Ssh;
 use crate::session::{self, SessionContext, SessionEnd};
 use buildkit_proto::control::control_client::ControlClient;
 use buildkit_proto::control::{SolveResponse, StatusRequest};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -28,10 +31,34 @@ const REASON: Duration = Duration::from_millis(500);
 const MAX_STATUS: usize = 64 * 1024 * 1024;
 
 /// Runs a build, again if need be.
-pub(super) async fn run(solve: Plan, reporter: Reporter, cancel: CancellationToken) -> Result<Solved, Error> {
-    let result = attempts(&solve, &reporter, &cancel).await;
+pub(super) async fn run(
+    mut solve: Plan,
+    reporter: Reporter,
+    cancel: CancellationToken,
+) -> Result<Solved, Error> {
+    let result = match load(&mut solve).await {
+        Ok(()) => attempts(&solve, &reporter, &cancel).await,
+        Err(error) => Err(error.into()),
+    };
     reporter.finish().await;
     result
+}
+
+/// Reads secrets and keys, so that one that is missing is found before anything is sent.
+async fn load(solve: &mut Plan) -> Result<(), RequestError> {
+    if !solve.secrets.is_empty() {
+        let secrets = Secrets::load(std::mem::take(&mut solve.secrets)).await;
+        let secrets =
+            secrets.map_err(|error| RequestError::Attachment { what: "secret", source: error.into() })?;
+        solve.attached.push(Arc::new(secrets));
+    }
+    if !solve.ssh.is_empty() {
+        let ssh = Ssh::load(std::mem::take(&mut solve.ssh)).await;
+        let ssh =
+            ssh.map_err(|error| RequestError::Attachment { what: "ssh agent", source: error.into() })?;
+        solve.attached.push(Arc::new(ssh));
+    }
+    Ok(())
 }
 
 async fn attempts(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken) -> Result<Solved, Error> {
