@@ -225,6 +225,8 @@ fn parse(text: &str) -> Result<Address, String> {
         "npipe" => Ok(Address::Npipe { name: before.to_owned() }),
         "docker" => {
             no_query("docker")?;
+            // `DOCKER_HOST` as it stands, behind `docker://`, is understood as well.
+            let before = before.strip_prefix("unix://").or(before.strip_prefix("tcp://")).unwrap_or(before);
             if before.is_empty() {
                 Ok(Address::DockerSocket { path: DOCKER_SOCKET.into() })
             } else if before.starts_with('/') {
@@ -442,6 +444,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
+        assert_eq!("docker://unix:///d.sock".parse::<Address>().unwrap().to_string(), "docker:///d.sock");
         assert_eq!("docker://".parse::<Address>().unwrap().to_string(), "docker:///var/run/docker.sock");
     }
 
