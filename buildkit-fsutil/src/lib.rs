@@ -1,7 +1,7 @@
 //! File trees for BuildKit: ignore patterns, walk order, and the transfer protocol both ways.
 //!
 //! - [`pattern`]: the language of `.dockerignore` files and of include and exclude lists.
-//! - [`source`]: trees that can be sent; [`directory`] and [`memory`] are two kinds.
+//! - [`source`]: trees that can be sent; [`directory`], [`tar`] and [`memory`] are three kinds.
 //! - [`filter`], [`follow_links`] and [`walk`]: which entries are sent, and in which order.
 //! - with the feature `transfer`: [`send`](send::send) a tree, [`receive`](receive::receive) one, for example with a
 //!   [`DiskWriter`](disk_writer::DiskWriter).
@@ -30,6 +30,7 @@ pub mod receive;
 pub mod send;
 pub mod source;
 pub mod stat;
+pub mod tar;
 mod tree;
 pub mod walk;
 
