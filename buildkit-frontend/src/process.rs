@@ -27,6 +27,7 @@ const CHUNK: usize = 1 << 20;
 pub struct Process {
     init: gateway::InitMessage,
     meta: pb::Meta,
+    stdin: bool,
 }
 
 impl Process {
@@ -34,7 +35,7 @@ impl Process {
     pub fn new<T: Into<String>>(args: impl IntoIterator<Item = T>) -> Self {
         let args = args.into_iter().map(Into::into).collect();
         let meta = pb::Meta { args, cwd: "/".into(), ..pb::Meta::default() };
-        Self { init: gateway::InitMessage::default(), meta }
+        Self { init: gateway::InitMessage::default(), meta, stdin: false }
     }
 
     /// Sets an environment variable.
@@ -52,6 +53,12 @@ impl Process {
     /// Its user, by name or number; root by default.
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.meta.user = user.into();
+        self
+    }
+
+    /// Connects its input; see [`Running::stdin`]. Without it the process reads nothing.
+    pub fn stdin(mut self) -> Self {
+        self.stdin = true;
         self
     }
 
@@ -78,7 +85,7 @@ impl Process {
     /// The same process as a failed one: arguments, environment, directory
     /// and user come from its op.
     pub fn from_meta(meta: pb::Meta) -> Self {
-        Self { init: gateway::InitMessage::default(), meta }
+        Self { init: gateway::InitMessage::default(), meta, stdin: false }
     }
 }
 
@@ -88,8 +95,11 @@ pub struct Running {
     input: mpsc::Sender<gateway::ExecMessage>,
     output: BoxStream<'static, Result<gateway::ExecMessage>>,
     early: VecDeque<Event>,
+    /// The outputs that did not end yet.
+    open: Vec<u32>,
     exit: Option<Exit>,
     done: bool,
+    stdin: bool,
     signals: Result<()>,
 }
 
@@ -144,9 +154,10 @@ impl Running {
         if name.is_empty() {
             return Err(Error::with_code(Code::InvalidArgument, "a process needs a program to run"));
         }
+        let open = if process.init.tty { vec![1] } else { vec![1, 2] };
         let init = gateway::InitMessage {
             container_id: container.into(),
-            fds: if process.init.tty { vec![0, 1] } else { vec![0, 1, 2] },
+            fds: process.stdin.then_some(0).into_iter().chain(open.iter().copied()).collect(),
             meta: Some(process.meta),
             ..process.init
         };
@@ -155,8 +166,17 @@ impl Running {
         let first = gateway::ExecMessage { process_id: id.clone(), input: Some(Input::Init(init)) };
         input.try_send(first).map_err(|_| ended())?;
         let output = bridge.exec(messages.boxed()).await?;
-        let mut running =
-            Self { id, input, output, early: VecDeque::new(), exit: None, done: false, signals };
+        let mut running = Self {
+            id,
+            input,
+            output,
+            early: VecDeque::new(),
+            open,
+            exit: None,
+            done: false,
+            stdin: process.stdin,
+            signals,
+        };
         running
             .wait_for_start()
             .await
@@ -179,7 +199,8 @@ impl Running {
     }
 
     async fn receive(&mut self) -> Result<Option<Input>> {
-        while !self.done {
+        // What ended and wrote all it had has nothing more to say, even before its last message.
+        while !self.done && !(self.exit.is_some() && self.open.is_empty()) {
             match self.output.next().await {
                 None => self.done = true,
                 Some(Err(error)) => {
@@ -200,7 +221,13 @@ impl Running {
 
     fn take(&mut self, input: Input) -> Result<Option<Event>> {
         match input {
-            Input::File(file) if !file.data.is_empty() => {
+            Input::File(file) => {
+                if file.eof {
+                    self.open.retain(|fd| *fd != file.fd);
+                }
+                if file.data.is_empty() {
+                    return Ok(None);
+                }
                 return Ok(Some(if file.fd == 2 {
                     Event::Stderr(file.data)
                 } else {
@@ -208,12 +235,18 @@ impl Running {
                 }));
             }
             Input::Exit(exit) => {
-                // 255 with an error means that the status could not be had.
-                if let Some(error) = exit.error.filter(|_| exit.code == 255) {
-                    self.done = true;
-                    return Err(Error::from_status(error));
+                let mut code = exit.code;
+                // 255 with an error means that the status could not be had, unless the error has one.
+                if let Some(error) = exit.error.filter(|_| code == 255).map(Error::from_status) {
+                    let Some(known) = error.exit_code() else {
+                        self.done = true;
+                        return Err(error);
+                    };
+                    code = known;
                 }
-                self.exit = Some(Exit { code: exit.code });
+                self.exit = Some(Exit { code });
+                // Some daemons wait for the end of the input of a process that is gone.
+                self.close_stdin();
             }
             _ => {}
         }
@@ -266,14 +299,18 @@ impl Running {
         Ok(Output { exit, stdout: stdout.freeze(), stderr: stderr.freeze() })
     }
 
-    /// A handle to the input, usable while the output is read elsewhere.
-    pub fn stdin(&self) -> Stdin {
-        Stdin { id: self.id.clone(), input: self.input.clone() }
+    /// A handle to the input, usable while the output is read elsewhere; `None` without
+    /// [`Process::stdin`]. It is to be closed: some daemons wait for its end even when the process is gone.
+    pub fn stdin(&self) -> Option<Stdin> {
+        self.stdin.then(|| Stdin { id: self.id.clone(), input: self.input.clone() })
     }
 
     /// Ends the input; shorthand for [`Stdin::close`] when nothing else waits
     /// to be sent.
     pub fn close_stdin(&mut self) {
+        if !self.stdin {
+            return;
+        }
         let message = file_message(&self.id, Bytes::new(), true);
         // Every clone of a sender has room for one message of its own.
         let _ = self.input.clone().try_send(message);
@@ -285,6 +322,9 @@ impl Running {
             return Err(Error::with_code(error.code(), error.message()));
         }
         let name = name.strip_prefix("SIG").unwrap_or(name).to_owned();
+        if name == "KILL" {
+            self.close_stdin();
+        }
         self.send(Input::Signal(gateway::SignalMessage { name })).await
     }
 
