@@ -1,0 +1,69 @@
+//! The seeds of the fuzz targets, and random inputs, hold what the targets check.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+use std::path::Path;
+
+use proptest::collection::vec;
+use proptest::prelude::{Strategy, any, prop_oneof, proptest};
+
+#[path = "../../fuzz/checks/dockerfile.rs"]
+mod checks;
+
+fn replay(target: &str, check: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(target);
+    let mut seeds: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    seeds.sort();
+    assert!(seeds.len() > 4, "{target} has seeds");
+    for seed in seeds {
+        let data = std::fs::read(&seed).unwrap();
+        check(&data);
+        // Every way to cut the seed off.
+        (0..data.len()).for_each(|end| check(&data[..end]));
+    }
+}
+
+#[test]
+fn dockerfile_parse_seeds() {
+    replay("dockerfile_parse", checks::dockerfile_parse);
+}
+
+#[test]
+fn shell_lex_seeds() {
+    replay("shell_lex", checks::shell_lex);
+}
+
+#[test]
+fn heredoc_seeds() {
+    replay("heredoc", checks::heredoc);
+}
+
+#[test]
+fn directive_detect_seeds() {
+    replay("directive_detect", checks::directive_detect);
+}
+
+/// Bytes that are often Dockerfiles.
+fn files() -> impl Strategy<Value = Vec<u8>> {
+    let words = [
+        "FROM", "RUN", "COPY", "ENV", "ONBUILD", "HEALTHCHECK", "from", "as", " ", "  ", "\n", "\r\n", "\\\n", "`\n", "\\",
+        "--mount=", "--a=b", "--", "<<E", "<<-", "E\n", "\nE\n", "\"", "'", "[", "]", ",", "a", "=", "# ", "# escape=`\n",
+        "${", "}", "$A", ":-", "%", "#", "/", "//", "*", "?", "\t", "\u{a0}", "é", "\u{feff}",
+    ];
+    let piece = prop_oneof![
+        20 => (0..words.len()).prop_map(move |n| words[n].as_bytes().to_vec()),
+        1 => vec(any::<u8>(), 1..4),
+    ];
+    vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn random_files_are_read_without_loss(data in files()) {
+        checks::dockerfile_parse(&data);
+        checks::dockerfile_parse(&[b"FROM a\nRUN ".as_slice(), &data].concat());
+        checks::heredoc(&data);
+        checks::shell_lex(&data);
+        checks::directive_detect(&data);
+    }
+}
