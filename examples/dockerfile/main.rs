@@ -2,17 +2,16 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the command line")]
 
-mod graph;
 mod table;
 
 use std::io::Read as _;
 use std::process::ExitCode;
 
 use buildkit_dockerfile::instructions::{Instruction, Kind};
-use buildkit_dockerfile::lint::{Linter, Warning};
+use buildkit_dockerfile::lint::Warning;
 use buildkit_dockerfile::lower::{ImageRequest, Options, ResolveError, ResolvedImage, Resolver};
-use buildkit_dockerfile::{Dockerfile, Error};
-use buildkit_llb::Platform;
+use buildkit_dockerfile::{Dockerfile, Error, ErrorKind};
+use buildkit_llb::{Definition, Platform};
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 
@@ -125,20 +124,29 @@ async fn run(arguments: &Arguments, source: &[u8]) -> Result<(String, ExitCode),
             if json { pretty(&outline) } else { outline.to_text() }
         }
         Command::Llb | Command::Dot => {
-            let converted = file.to_llb(&options, &Offline).await?;
-            let steps = graph::steps(&converted.definition)?;
+            let definition = file.to_llb(&options, &Offline).await?.definition;
+            let broken = |error| Error::new(ErrorKind::Graph, "the graph cannot be read").caused_by(error);
             match arguments.command {
-                Command::Dot => graph::dot(&steps),
-                _ if json => pretty(&steps),
+                Command::Dot => definition.to_dot().map_err(broken)?,
+                _ if json => definition.to_json_lines().map_err(broken)?,
                 _ => {
-                    let rows =
-                        steps.iter().map(|s| vec![s.short().to_owned(), s.input_names(), s.name.clone()]);
-                    table::print(&["STEP", "AFTER", "NAME"], rows)
+                    table::print(&["STEP", "AFTER", "NAME"], steps(&definition).map_err(broken)?.into_iter())
                 }
             }
         }
     };
     Ok((text, ExitCode::SUCCESS))
+}
+
+/// A row for each operation: digest, digests of its inputs, name.
+fn steps(definition: &Definition) -> Result<Vec<Vec<String>>, buildkit_llb::Error> {
+    let short = |digest: &str| digest.chars().skip("sha256:".len()).take(12).collect::<String>();
+    let row = |op: buildkit_llb::DefinitionOp<'_>| {
+        let inputs: Vec<_> = op.message()?.inputs.iter().map(|input| short(&input.digest)).collect();
+        let name = op.metadata().description.get("llb.customname").cloned().unwrap_or_default();
+        Ok(vec![short(&op.digest().to_string()), inputs.join(" "), name])
+    };
+    definition.ops().map(row).collect()
 }
 
 /// Every instruction with the name of its stage.
@@ -256,7 +264,8 @@ mod tests {
             assert!(text.contains(about), "{command}: {text}");
             let (text, _) = output(&[command, "--json"]).await;
             assert!(text.contains(about), "{command}: {text}");
-            serde_json::from_str::<serde_json::Value>(&text).unwrap();
+            let mut values = serde_json::Deserializer::from_str(&text).into_iter::<serde_json::Value>();
+            assert!(values.all(|value| value.is_ok()), "{command}: {text}");
         }
         let (dot, _) = output(&["dot"]).await;
         assert!(dot.starts_with("digraph") && dot.contains(" -> "), "{dot}");

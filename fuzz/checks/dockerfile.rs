@@ -6,7 +6,7 @@ use buildkit_dockerfile::parser::{self, Escape, HeredocWord, Lines};
 use buildkit_dockerfile::{Dockerfile, expand};
 
 /// Parsing ends, errors have true places, and nothing of the source is lost.
-pub fn dockerfile_parse(data: &[u8]) {
+pub(crate) fn dockerfile_parse(data: &[u8]) {
     let line_count = u32::try_from(data.split(|&b| b == b'\n').count()).unwrap_or(u32::MAX);
     let inside = |lines: &Lines| assert!(lines.start <= lines.end && lines.end <= line_count, "{lines:?}");
     if let Ok(ast) = parser::parse(data) {
@@ -24,7 +24,7 @@ pub fn dockerfile_parse(data: &[u8]) {
 }
 
 /// Expansion ends within its bounds, in every mode.
-pub fn shell_lex(data: &[u8]) {
+pub(crate) fn shell_lex(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     // The first line is the value of most variables, the rest is the word.
     let (value, word) = text.split_once('\n').unwrap_or(("x", &text));
@@ -52,7 +52,7 @@ pub fn shell_lex(data: &[u8]) {
 }
 
 /// Heredoc words and bodies are read without loss.
-pub fn heredoc(data: &[u8]) {
+pub(crate) fn heredoc(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let word = text.lines().next().unwrap_or_default();
     if let Some(found) = HeredocWord::parse(word) {
@@ -68,7 +68,7 @@ pub fn heredoc(data: &[u8]) {
 }
 
 /// Directives are found by the detection as by the parser.
-pub fn directive_detect(data: &[u8]) {
+pub(crate) fn directive_detect(data: &[u8]) {
     let found = parser::directives(data);
     assert!(found.len() <= 3);
     for directive in &found {
