@@ -173,7 +173,8 @@ impl DockerConfig {
         CredentialProvider::explain(self, &request).await
     }
 
-    fn add_file(&mut self, path: PathBuf, detect_store: bool) -> Result<(), DockerConfigError> {
+    fn add_file(&mut self, path: impl Into<PathBuf>, detect_store: bool) -> Result<(), DockerConfigError> {
+        let path = path.into();
         let place = Place::File(path.clone());
         let file = match read(&path) {
             Ok(json) => File::parse(&json).map_err(|error| DockerConfigError::json(&place, &error))?,
@@ -361,5 +362,6 @@ impl StdError for DockerConfigError {
 }
 
 #[cfg(all(test, unix))]
+#[allow(clippy::unwrap_used, clippy::unnecessary_wraps)] // tests
 #[path = "docker_config/tests.rs"]
 mod tests;

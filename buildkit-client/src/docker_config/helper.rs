@@ -81,12 +81,11 @@ pub(super) fn find(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
 /// The file of a program on the search path.
 pub(super) fn on_path(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
     let held: OsString;
-    let path = match path {
-        Some(path) => path,
-        None => {
-            held = std::env::var_os("PATH")?;
-            &held
-        }
+    let path = if let Some(path) = path {
+        path
+    } else {
+        held = std::env::var_os("PATH")?;
+        &held
     };
     std::env::split_paths(path).map(|dir| dir.join(program)).find(|file| is_program(file))
 }

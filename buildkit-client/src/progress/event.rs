@@ -309,6 +309,7 @@ mod time {
     pub(super) mod optional {
         use super::{Deserialize, Deserializer, Serializer, SystemTime};
 
+        #[allow(clippy::ref_option)] // the signature serde asks for
         pub(in super::super) fn serialize<S: Serializer>(
             time: &Option<SystemTime>,
             out: S,

@@ -224,19 +224,17 @@ impl Fold {
         if self.nodes.len() >= MAX_VERTEXES {
             return None;
         }
-        let mut node = Node::default();
-        node.name = sanitize::line(&vertex.name).into_owned();
+        let mut node = Node { name: sanitize::line(&vertex.name).into_owned(), ..Node::default() };
         if let Some(group) = &vertex.progress_group {
-            let at = match self.groups.get(&group.id) {
-                Some(&at) => at,
-                None => {
-                    let kind = Kind::Group { members: 0, cached: 0, failed: 0, visible: false };
-                    let name = sanitize::line(&group.name).into_owned();
-                    self.nodes.push(Node { name, kind, ..Node::default() });
-                    let at = self.nodes.len() - 1;
-                    self.groups.insert(group.id.clone(), at);
-                    at
-                }
+            let at = if let Some(&at) = self.groups.get(&group.id) {
+                at
+            } else {
+                let kind = Kind::Group { members: 0, cached: 0, failed: 0, visible: false };
+                let name = sanitize::line(&group.name).into_owned();
+                self.nodes.push(Node { name, kind, ..Node::default() });
+                let at = self.nodes.len() - 1;
+                self.groups.insert(group.id.clone(), at);
+                at
             };
             if let Some(Node { kind: Kind::Group { members, .. }, .. }) = self.nodes.get_mut(at) {
                 *members += 1;

@@ -82,7 +82,7 @@ impl<W: Write> Plain<W> {
                     }
                     let Some(entry) = shown.get_mut(index) else { return };
                     let waited = entry.log.len();
-                    entry.note(node, change, now);
+                    entry.note(node, &change, now);
                     *pending += entry.log.len() - waited;
                     updates.insert(index);
                     if node.is_shown() && node.is_started() && !node.is_completed() {
@@ -245,20 +245,20 @@ impl<W: Write> Plain<W> {
 }
 
 impl Shown {
-    fn note(&mut self, node: &Node, change: Change<'_>, now: Instant) {
+    fn note(&mut self, node: &Node, change: &Change<'_>, now: Instant) {
         self.count = self.count.saturating_add(1);
         self.since.get_or_insert(now);
         match change {
             Change::Vertex | Change::Warning => {}
             Change::Status(status) => {
-                self.statuses.insert(status);
+                self.statuses.insert(*status);
                 self.printed.resize(node.statuses.len().max(self.printed.len()), None);
             }
             Change::Log { text, at, .. } => {
                 for line in text.split_inclusive('\n') {
                     if !self.arriving {
                         self.log.push('\0');
-                        self.log.push_str(&seconds(at));
+                        self.log.push_str(&seconds(*at));
                         self.log.push(' ');
                     }
                     self.log.push_str(line);
@@ -284,7 +284,8 @@ impl Shown {
                     status.current.saturating_sub(current).saturating_mul(20) >= status.total.max(1);
                 let waited =
                     status.timestamp.duration_since(at).unwrap_or_default() >= Duration::from_secs(5);
-                if !(status.total > 0 && progress) && !waited {
+                let moved = status.total > 0 && progress;
+                if !moved && !waited {
                     continue;
                 }
             }
@@ -402,5 +403,6 @@ impl<W: Write + Send> Renderer for Plain<W> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::format_collect)] // tests
 #[path = "plain_tests.rs"]
 mod tests;

@@ -222,7 +222,7 @@ mod tests {
             panic!("{:?}", events.first())
         };
         let kept = events.iter().filter(|e| matches!(e, Event::Status(s) if !s.logs.is_empty())).count();
-        assert_eq!(*logs as usize + kept, 20);
+        assert_eq!(usize::try_from(*logs).unwrap() + kept, 20);
         assert_eq!(events.len(), 21, "every step update is kept");
         assert!(matches!(events.last(), Some(Event::Status(s)) if s.logs.len() == 1));
     }

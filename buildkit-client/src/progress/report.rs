@@ -43,7 +43,7 @@ impl Progress {
                             renderers.push(done);
                         }
                         Err(error) => {
-                            tracing::warn!(%error, "no thread for progress; the build goes on without")
+                            tracing::warn!(%error, "no thread for progress; the build goes on without");
                         }
                     }
                 }

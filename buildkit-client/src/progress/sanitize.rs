@@ -27,6 +27,7 @@ pub(crate) fn lines(text: &str) -> Cow<'_, str> {
 }
 
 /// Whether showing this character could move the cursor, hide text or reorder it. Tab is not among them.
+#[allow(clippy::match_same_arms)] // each arm has its own reason
 pub(crate) fn is_unsafe(c: char) -> bool {
     match c {
         '\t' => false,
@@ -118,6 +119,7 @@ impl Cleaner {
         out.push_str(&text[plain..]);
     }
 
+    #[allow(clippy::match_same_arms)] // an arm per state
     fn special(&mut self, c: char, out: &mut String) {
         if std::mem::take(&mut self.carriage_return) {
             out.push('\n');

@@ -118,7 +118,7 @@ impl<W: Write> Tty<W> {
             out,
             window: Box::new(window),
             colors,
-            phase: description.filter(|text| !text.is_empty()).map_or(phase, |text| text.to_owned()),
+            phase: description.filter(|text| !text.is_empty()).map_or(phase, str::to_owned),
             log_lines: lines.unwrap_or(6).min(100),
             fold: Fold::default(),
             logs: Vec::new(),

@@ -353,7 +353,7 @@ impl AuthRpc for AuthService {
             && let Some(secret) = found.secret()
         {
             self.shared(&request.host, &found);
-            response.username = found.username().to_owned();
+            found.username().clone_into(&mut response.username);
             response.secret = text(&request.host, secret)?;
         }
         Ok(Response::new(response))

@@ -289,5 +289,6 @@ impl StdError for SshError {
 }
 
 #[cfg(all(test, unix))]
+#[allow(clippy::unwrap_used, clippy::print_stdout)] // tests; what is skipped is said
 #[path = "ssh/tests.rs"]
 mod tests;

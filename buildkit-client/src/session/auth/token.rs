@@ -37,6 +37,7 @@ pub(super) struct Fetch<'a> {
 
 /// A token. `issued_at` is 0 when not known, else seconds since 1970; `expires_in` counts from then.
 #[derive(Debug)]
+#[allow(clippy::struct_field_names)] // the protocol's words
 pub(super) struct Token {
     pub(super) token: Secret,
     pub(super) expires_in: i64,
@@ -153,6 +154,7 @@ impl Fetch<'_> {
         Err(self.error(Problem::Redirects))
     }
 
+    #[allow(clippy::result_large_err)] // a failure ends a build or a pause of seconds
     fn read(&self, answer: &Answer, form: Form) -> Result<Token, TokenError> {
         if !answer.status.is_success() {
             let after = answer.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());

@@ -157,6 +157,7 @@ fn pem(text: &str) -> Option<(&str, &str)> {
     rest.starts_with(label).then_some((label, body))
 }
 
+#[allow(clippy::many_single_char_names)] // the numbers of RSA are known by these
 fn openssh(der: &[u8]) -> Result<Key, KeyError> {
     let rest = der.strip_prefix(b"openssh-key-v1\0").ok_or(KeyError::NotAKey)?;
     let (cipher, private) = openssh_parts(rest).ok_or(KeyError::NotAKey)?;
@@ -302,6 +303,7 @@ fn der_take<'a>(from: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
 }
 
 /// OpenSSH leaves out two of the numbers that make signing fast.
+#[allow(clippy::many_single_char_names)] // the numbers of RSA are known by these
 fn rsa_pair(n: &[u8], e: &[u8], d: &[u8], p: &[u8], q: &[u8], q_inv: &[u8]) -> Option<RsaKeyPair> {
     let [n, e, d, p, q, q_inv] = [n, e, d, p, q, q_inv].map(trimmed);
     let (dp, dq) = (remainder(d, p)?, remainder(d, q)?);
