@@ -69,7 +69,7 @@ pub(crate) async fn run(args: &Args, build: &Build) -> Result<Solved, Failure> {
     if build.no_cache {
         solve = solve.no_cache();
     }
-    let solved = solve.await.map_err(|error| Failure::new(exit(&error), &error))?;
+    let solved = solve.await.map_err(|error| Failure { exit: exit(&error), text: text(&error) })?;
     if let Some(file) = &build.metadata_file {
         let metadata = serde_json::to_string_pretty(&solved.metadata());
         write(file, &metadata.map_err(|error| Failure::other("the metadata as JSON", error))?).await?;
@@ -143,6 +143,15 @@ fn export(output: Output) -> Result<Export, Failure> {
         export = export.attr(key, value);
     }
     Ok(export)
+}
+
+/// The error, and the lines of the Dockerfile that it is about.
+fn text(error: &Error) -> String {
+    let excerpt = error.as_solve().and_then(|error| error.location()?.excerpt());
+    match excerpt {
+        Some(excerpt) => format!("{}\n{excerpt}", error.report()),
+        None => error.report(),
+    }
 }
 
 /// What the exit code says of an error of the client.
