@@ -1,79 +1,62 @@
-//! Runs recorded cases: `conformance [--emit] [--show N] FILE.jsonl…`.
+//! Replays case files and says which cases pass.
+//!
+//! `cargo run --release -p buildkit-tests --bin conformance -- FILE.jsonl…`
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
-
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use buildkit_tests::conformance::dockerfile;
+use buildkit_tests::conformance::{emitted, replay, shown, summary};
 use clap::Parser;
-use serde_json::Value;
 
-/// Runs recorded cases against this implementation.
+/// Replays recorded cases and compares what comes out with what was recorded.
 #[derive(Parser)]
-struct Arguments {
-    /// Print what comes out of each case instead of comparing it.
+struct Args {
+    /// Case files, one case a line.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Show one case in full: what differs, and the recorded answer beside ours.
+    #[arg(long, value_name = "CASE")]
+    show: Option<String>,
+    /// Print what comes out, a JSON line per case, instead of comparing.
     #[arg(long)]
     emit: bool,
-    /// How many failing cases to print in full.
-    #[arg(long, default_value_t = 5)]
-    show: usize,
-    /// Only cases whose name contains this.
-    #[arg(long, default_value = "")]
-    only: String,
-    /// Case files, JSON Lines.
-    files: Vec<std::path::PathBuf>,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let mut failed = false;
-    for file in &arguments.files {
-        let content = match std::fs::read_to_string(file) {
-            Ok(content) => content,
+fn main() -> std::io::Result<ExitCode> {
+    let args = Args::parse();
+    let mut out = std::io::stdout().lock();
+    let mut good = true;
+    let mut shown_any = false;
+    for file in &args.files {
+        let cases = match replay(file, args.show.as_deref()) {
+            Ok(cases) => cases,
             Err(error) => {
-                eprintln!("{}: {error}", file.display());
-                return ExitCode::FAILURE;
+                writeln!(std::io::stderr(), "{}: {error}", file.display())?;
+                good = false;
+                continue;
             }
         };
-        let (mut passed, mut total, mut shown) = (0, 0, 0);
-        for line in content.lines().filter(|l| !l.trim().is_empty()) {
-            let mut case: Value = match serde_json::from_str(line) {
-                Ok(case) => case,
-                Err(error) => {
-                    eprintln!("{}: {error}", file.display());
-                    return ExitCode::FAILURE;
-                }
-            };
-            if !case["name"].as_str().unwrap_or_default().contains(&arguments.only) {
-                continue;
+        if args.emit {
+            for case in &cases {
+                writeln!(out, "{}", emitted(case))?;
             }
-            if arguments.emit {
-                if let Some(case) = case.as_object_mut() {
-                    case.remove("expect");
-                }
-                let got = dockerfile::run(&case).await;
-                println!("{}", serde_json::json!({"name": case["name"], "got": got}));
-                continue;
-            }
-            let verdict = dockerfile::check(&case).await;
-            total += 1;
-            if verdict.differences.is_empty() {
-                passed += 1;
-            } else if shown < arguments.show {
-                shown += 1;
-                println!("FAIL {}", verdict.name);
-                for difference in verdict.differences {
-                    println!("  {difference}");
-                }
-            } else {
-                println!("FAIL {}", verdict.name);
-            }
+            continue;
         }
-        if !arguments.emit {
-            println!("{}: {passed} of {total}", file.display());
-            failed |= passed != total;
+        good &= cases.iter().all(|case| case.differences.is_empty());
+        if args.show.is_some() {
+            for case in &cases {
+                shown_any = true;
+                writeln!(out, "{}", shown(case))?;
+            }
+            continue;
         }
+        let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
+        write!(out, "{}", summary(&name, &cases))?;
     }
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if let Some(name) = args.show.filter(|_| !shown_any) {
+        writeln!(std::io::stderr(), "there is no case {name}")?;
+        good = false;
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -18,7 +18,39 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::Verdict;
+use super::{Answer, CaseKind, Difference, Verdict, digests};
+
+/// Dockerfiles: `dockerfile`, `files`, `opts` and `images`.
+#[derive(Debug, Clone, Copy)]
+pub struct Dockerfiles;
+
+impl CaseKind for Dockerfiles {
+    fn accepts(&self, case: &Map<String, Value>) -> bool {
+        case.contains_key("dockerfile")
+    }
+
+    fn answer(&self, case: Map<String, Value>) -> Answer {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return Answer::broken(error.to_string()),
+        };
+        let detail = runtime.block_on(run(&Value::Object(case)));
+        let solves = detail.get("solves").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let all: std::collections::BTreeSet<String> = solves.iter().flat_map(digests).collect();
+        Answer {
+            head: solves.last().map(|solve| text(solve, "head")).unwrap_or_default(),
+            digests: all.into_iter().collect(),
+            error: detail.get("error").and_then(Value::as_str).map(str::to_owned),
+            detail,
+            broken: None,
+        }
+    }
+
+    fn compare(&self, answer: &Answer, expect: &Value) -> Vec<Difference> {
+        let differences = compare(expect, &answer.detail);
+        differences.into_iter().map(|what| Difference::new(what, "as recorded", "something else")).collect()
+    }
+}
 
 /// Runs one case and compares.
 pub async fn check(case: &Value) -> Verdict {
