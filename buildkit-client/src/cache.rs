@@ -34,7 +34,7 @@ impl fmt::Debug for Entry {
         };
         f.debug_struct(self.kind)
             .field("attrs", &self.attrs.iter().map(|(k, v)| (k, shown(k, v))).collect::<BTreeMap<_, _>>())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -230,12 +230,11 @@ impl Export {
                 return wrong(format!("output store is not supported by {kind} exporter"));
             }
         }
-        if kind == "local" {
-            if let Some(mode) = self.attrs.get("mode") {
-                if !matches!(mode.trim().to_ascii_lowercase().as_str(), "" | "copy" | "delete") {
-                    return wrong(format!("invalid local exporter mode {mode:?}"));
-                }
-            }
+        if kind == "local"
+            && let Some(mode) = self.attrs.get("mode")
+            && !matches!(mode.trim().to_ascii_lowercase().as_str(), "" | "copy" | "delete")
+        {
+            return wrong(format!("invalid local exporter mode {mode:?}"));
         }
         if self.pushes() && !self.attrs.contains_key("name") {
             return wrong("an image that is pushed needs a name".into());

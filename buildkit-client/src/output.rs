@@ -256,10 +256,10 @@ impl Temporary {
         std::fs::rename(&self.path, to)?;
         self.kept = true;
         // So that the name survives a crash as well as the content does.
-        if let Some(dir) = to.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-            if let Ok(dir) = std::fs::File::open(dir) {
-                let _ = dir.sync_all();
-            }
+        if let Some(dir) = to.parent().filter(|dir| !dir.as_os_str().is_empty())
+            && let Ok(dir) = std::fs::File::open(dir)
+        {
+            let _ = dir.sync_all();
         }
         Ok(())
     }

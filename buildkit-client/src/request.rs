@@ -399,21 +399,16 @@ impl Sources {
         for bytes in &definition.def {
             let op = pb::Op::decode(bytes.clone())
                 .map_err(|error| RequestError::Definition { source: error.into() })?;
-            match op.op {
-                Some(pb::op::Op::Source(source)) => {
-                    let id = source.identifier;
-                    if let Some(name) = id.strip_prefix("local://") {
-                        found.locals.insert(name.to_owned());
-                    } else if let Some((scheme, rest)) = id.split_once("://") {
-                        if scheme.starts_with("docker-image") {
-                            found.registries.insert(registry_of(rest));
-                        }
-                    }
+            // A graph inside a build op may name more; the daemon alone sees it.
+            if let Some(pb::op::Op::Source(source)) = op.op {
+                let id = source.identifier;
+                if let Some(name) = id.strip_prefix("local://") {
+                    found.locals.insert(name.to_owned());
+                } else if let Some((scheme, rest)) = id.split_once("://")
+                    && scheme.starts_with("docker-image")
+                {
+                    found.registries.insert(registry_of(rest));
                 }
-                Some(pb::op::Op::Build(_)) => {
-                    // A graph inside a graph may name more; the daemon alone sees it.
-                }
-                _ => {}
             }
         }
         Ok(found)

@@ -43,7 +43,7 @@ pub trait Attachable: fmt::Debug + Send + Sync + 'static {
     fn services(&self, session: &SessionContext) -> Vec<Service>;
 }
 
-impl<A: Attachable + ?Sized> Attachable for Arc<A> {
+impl<T: Attachable + ?Sized> Attachable for Arc<T> {
     fn services(&self, session: &SessionContext) -> Vec<Service> {
         (**self).services(session)
     }
@@ -287,13 +287,12 @@ impl tower_service::Service<Request<Incoming>> for Router {
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let name = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or_default();
-        match self.services.get(name) {
-            Some(service) => Box::pin(tower::ServiceExt::oneshot(service.inner.clone(), request)),
-            None => {
-                tracing::debug!(session = %self.context.id(), service = name, "not offered");
-                let status = tonic::Status::unimplemented("this session does not offer the service");
-                Box::pin(std::future::ready(Ok(status.into_http())))
-            }
+        if let Some(service) = self.services.get(name) {
+            Box::pin(tower::ServiceExt::oneshot(service.inner.clone(), request))
+        } else {
+            tracing::debug!(session = %self.context.id(), service = name, "not offered");
+            let status = tonic::Status::unimplemented("this session does not offer the service");
+            Box::pin(std::future::ready(Ok(status.into_http())))
         }
     }
 }

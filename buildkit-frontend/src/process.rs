@@ -200,7 +200,7 @@ impl Running {
 
     async fn receive(&mut self) -> Result<Option<Input>> {
         // What ended and wrote all it had has nothing more to say, even before its last message.
-        while !self.done && !(self.exit.is_some() && self.open.is_empty()) {
+        while !self.done && (self.exit.is_none() || !self.open.is_empty()) {
             match self.output.next().await {
                 None => self.done = true,
                 Some(Err(error)) => {

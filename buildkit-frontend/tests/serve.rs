@@ -31,6 +31,7 @@ async fn build(gateway: Gateway) -> Result<BuildResult> {
     }
 }
 
+#[allow(clippy::unused_async)] // needs the runtime that spawns it
 async fn start(what: &str) -> (FakeDaemon, tokio::process::Child) {
     let (daemon, child, _) = start_connection(what);
     (daemon, child)

@@ -1,5 +1,7 @@
 //! Archives as trees.
 
+#![allow(clippy::format_push_string, clippy::maybe_infinite_iter)] // short generated inputs
+
 use std::io::Write as _;
 use std::process::Command;
 

@@ -2,6 +2,8 @@
 //!
 //! `cargo xtask frontend-image` builds the programs and calls this for each.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a command-line program
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 

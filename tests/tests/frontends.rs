@@ -1,4 +1,6 @@
 //! Frontends on the real BuildKit: in this process, and as images.
+
+#![allow(clippy::unwrap_used, clippy::items_after_statements)] // a failed step is a failed test
 #![allow(missing_docs)]
 
 #[path = "../../examples/package-frontend/frontend.rs"]
@@ -252,7 +254,7 @@ async fn containers_run_stream_take_input_and_are_killed() {
         assert!(!missing);
         Ok(())
     };
-    let outcome = with_gateway(&daemon, move |gateway| test(gateway)).await;
+    let outcome = with_gateway(&daemon, test).await;
     outcome.unwrap_or_else(|error| panic!("{}", error.report()));
 }
 
@@ -272,7 +274,7 @@ async fn a_failed_step_can_be_looked_into() {
         assert_eq!(output.stdout, "left\n");
         Ok(())
     };
-    let outcome = with_gateway(&daemon, move |gateway| test(gateway)).await;
+    let outcome = with_gateway(&daemon, test).await;
     outcome.unwrap_or_else(|error| panic!("{}", error.report()));
 }
 

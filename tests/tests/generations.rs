@@ -1,4 +1,6 @@
 //! The daemons that `cargo xtask buildkit up` provisions are what the tests take them for.
+
+#![allow(clippy::unwrap_used)] // a failed step is a failed test
 #![allow(missing_docs)]
 
 use buildkit_proto::control::control_client::ControlClient;

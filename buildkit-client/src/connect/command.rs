@@ -144,13 +144,12 @@ fn keep_tail(tail: &mut Vec<u8>, chunk: &[u8]) {
 
 async fn terminate(child: &mut Child) -> Option<ExitStatus> {
     signal(child, false);
-    match tokio::time::timeout(TERM_GRACE, child.wait()).await {
-        Ok(status) => status.ok(),
-        Err(_) => {
-            signal(child, true);
-            let _ = child.start_kill();
-            child.wait().await.ok()
-        }
+    if let Ok(status) = tokio::time::timeout(TERM_GRACE, child.wait()).await {
+        status.ok()
+    } else {
+        signal(child, true);
+        let _ = child.start_kill();
+        child.wait().await.ok()
     }
 }
 

@@ -157,7 +157,9 @@ fn broken(endpoint: &str, error: std::io::Error) -> ConnectError {
             ConnectErrorKind::Command { command: ended.command.clone(), outcome: ended.outcome.clone() };
         return ConnectError::new(endpoint, kind);
     }
-    if inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+    if inner.is_some_and(
+        <dyn std::error::Error + std::marker::Send + std::marker::Sync + 'static>::is::<rustls::Error>,
+    ) {
         return tls::explain(endpoint, error);
     }
     ConnectError::new(endpoint, ConnectErrorKind::Broken).because(error)

@@ -207,15 +207,15 @@ pub enum SolveErrorKind {
 impl fmt::Display for SolveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("failed to solve: ")?;
-        if let Some(location) = self.location() {
-            if !self.message.contains(&location.filename) {
-                write!(f, "{}: ", location.file_line())?;
-            }
+        if let Some(location) = self.location()
+            && !self.message.contains(&location.filename)
+        {
+            write!(f, "{}: ", location.file_line())?;
         }
-        if let Some(frontend_cap) = &self.details.frontend_cap {
-            if !self.message.contains(frontend_cap.as_str()) {
-                write!(f, "unsupported frontend capability {frontend_cap}: ")?;
-            }
+        if let Some(frontend_cap) = &self.details.frontend_cap
+            && !self.message.contains(frontend_cap.as_str())
+        {
+            write!(f, "unsupported frontend capability {frontend_cap}: ")?;
         }
         f.write_str(if self.message.is_empty() { self.code.description() } else { &self.message })?;
         for other in &self.others {

@@ -124,10 +124,10 @@ fn status_of(error: &hyper::Error) -> Option<Status> {
         if let Some(status) = error.downcast_ref::<Status>() {
             return Some(status.clone());
         }
-        if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            if let Some(status) = inner.downcast_ref::<Status>() {
-                return Some(status.clone());
-            }
+        if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
+            && let Some(status) = inner.downcast_ref::<Status>()
+        {
+            return Some(status.clone());
         }
         next = error.source();
     }

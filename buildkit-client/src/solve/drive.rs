@@ -226,10 +226,9 @@ impl Running<'_> {
                 () = cancel.cancelled() => return Err(Error::Canceled),
                 // The daemon says who it is while the build is on its way.
                 known = &mut hello, if !greeted => match known {
-                    Ok(_) => greeted = true,
                     Err(error @ Error::LinkLost(_)) => return Err(self.local_cause(error)),
-                    // It builds without saying who it is.
-                    Err(_) => greeted = true,
+                    // It may build without saying who it is.
+                    _ => greeted = true,
                 },
                 end = self.link.ended() => {
                     let source = boxed(&end);

@@ -77,9 +77,12 @@ mod tests {
 
     #[test]
     fn changes_are_marked_and_the_rest_is_cut() {
-        let text =
-            |change: &str| (0..20).map(|i| if i == 10 { format!("{change}\n") } else { format!("{i}\n") });
-        let (first, second): (String, String) = (text("x").collect(), text("y").collect());
+        let text = |change: &str| -> String {
+            (0..20)
+                .flat_map(|i| [if i == 10 { change.to_owned() } else { i.to_string() }, "\n".to_owned()])
+                .collect()
+        };
+        let (first, second) = (text("x"), text("y"));
         assert_eq!(lines(&first, &second), "  …\n  7\n  8\n  9\n- x\n+ y\n  11\n  12\n  13\n  …\n");
         assert_eq!(lines("a\nb\nc", "a\nc\nd"), "  a\n- b\n  c\n+ d\n");
     }

@@ -67,6 +67,7 @@ pub struct Difference {
 
 impl Difference {
     /// A field that differs.
+    #[allow(clippy::needless_pass_by_value)] // literals and owned values alike
     pub fn new(field: impl Into<String>, expected: impl ToString, actual: impl ToString) -> Self {
         Self { field: field.into(), expected: expected.to_string(), actual: actual.to_string() }
     }
