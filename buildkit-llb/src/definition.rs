@@ -288,9 +288,11 @@ impl<'a> Loader<'a> {
             if self.done.contains_key(&at) {
                 continue;
             }
-            let Some(op) = self.definition.ops().nth(at) else {
+            let definition = &*self.definition.inner;
+            let Some(entry) = definition.entries.get(at) else {
                 return Err(Error::definition(ErrorKind::NoResult));
             };
+            let op = DefinitionOp { definition, entry };
             if let Some(message) = message {
                 let edge = self.vertex(op, message)?;
                 self.done.insert(at, edge);
