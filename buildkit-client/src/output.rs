@@ -147,6 +147,23 @@ impl Outputs {
         }
     }
 
+    /// Waits for ends that are being written, at most for `limit`: a daemon may report success as
+    /// soon as it was told that everything has arrived.
+    pub(crate) async fn settle(&self, limit: std::time::Duration) {
+        let writing = || {
+            self.0.values().any(|entry| {
+                let state = entry.lock();
+                state.taken && !state.done
+            })
+        };
+        let settled = async {
+            while writing() {
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, settled).await;
+    }
+
     /// The build has succeeded: every file gets its name. Fails when the daemon never sent one.
     pub(crate) async fn commit(&self) -> Result<(), LocalError> {
         for (index, entry) in self.0.iter() {

@@ -247,3 +247,50 @@ async fn a_started_build_can_be_cancelled_and_says_so() {
     assert!(matches!(result, Err(Error::Canceled)), "{result:?}");
     fake.wait_until(|fake| fake.running_solves() == 0 && fake.sessions().is_empty()).await;
 }
+
+#[tokio::test]
+async fn a_tree_is_written_to_a_directory() {
+    use buildkit_proto::fsutil::Stat;
+    use buildkit_tests::fake::Entry;
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let fake = FakeBuildKit::script()
+        .on_solve(|solve| async move {
+            let stat = |path: &str, mode: u32, size: i64| Stat {
+                path: path.to_owned().into(),
+                mode,
+                size,
+                ..Default::default()
+            };
+            let entries = [
+                Entry { stat: stat("d", 0x8000_01ed, 0), data: None },
+                Entry { stat: stat("d/f", 0o644, 5), data: Some("hello".into()) },
+            ];
+            solve.session().await?.export_tree(0, &entries).await?;
+            Ok(SolveResponse::default())
+        })
+        .start();
+    fake.client().solve(dockerfile()).export(Export::local(&out)).await.unwrap();
+    assert_eq!(std::fs::read(out.join("d/f")).unwrap(), b"hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn f06_a_link_that_dies_without_a_word_is_given_up_in_a_minute() {
+    use buildkit_client::connect::Liveness;
+    use buildkit_tests::fake::Faults;
+    let fake = FakeBuildKit::script()
+        .on_solve(|_| async {
+            std::future::pending::<()>().await;
+            Ok(SolveResponse::default())
+        })
+        .start();
+    let faults = Faults::default();
+    let build = fake.client_with(&faults, Liveness::default()).solve(dockerfile()).start();
+    fake.wait_until(|fake| fake.running_solves() == 1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    faults.stall_now();
+    let started = tokio::time::Instant::now();
+    let error = build.await.unwrap_err();
+    assert!(matches!(error, Error::LinkLost(_)), "{error:?}");
+    assert!(started.elapsed() <= Duration::from_secs(65), "{:?}", started.elapsed());
+}

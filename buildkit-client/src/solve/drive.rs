@@ -144,6 +144,9 @@ async fn attempt(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken) 
         call.await
     };
     let result = running.watch(answer, cancel).await;
+    if result.is_ok() {
+        outputs.settle(client.liveness().drain).await;
+    }
     running.close().await;
     let result = match result {
         Ok(response) => outputs.commit().await.map(|()| response).map_err(Error::from),
