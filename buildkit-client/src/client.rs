@@ -399,7 +399,7 @@ impl Client {
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // every part of the message is one
+    #[allow(clippy::too_many_arguments, clippy::unused_self)] // every part of the message is one
     pub(crate) fn lost(
         &self,
         link: &Link,

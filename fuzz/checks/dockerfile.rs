@@ -55,8 +55,8 @@ pub(crate) fn shell_lex(data: &[u8]) {
 pub(crate) fn heredoc(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let word = text.lines().next().unwrap_or_default();
-    if let Some(found) = HeredocWord::parse(word) {
-        assert!(word.contains("<<") && found.fd == found.fd);
+    if HeredocWord::parse(word).is_some() {
+        assert!(word.contains("<<"));
     }
     let source = [b"FROM a\nCOPY ".as_slice(), data].concat();
     if let Ok(ast) = parser::parse(&source) {
