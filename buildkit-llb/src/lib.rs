@@ -25,7 +25,7 @@
 //! ```
 //!
 //! Every op has two spellings: a function that is enough most of the time ([`image()`], [`merge()`],
-//! [`State::copy`]) and a type with options ([`Image`], [`Merge`], [`Copy`]) that converts into a [`State`] or
+//! [`State::copy`]) and a type with options ([`Image`], [`Merge`], [`Copy`](struct@Copy)) that converts into a [`State`] or
 //! whatever is asked for. Methods of a [`State`] hold for everything built on it; methods after
 //! [`run`](State::run) belong to that process.
 //!

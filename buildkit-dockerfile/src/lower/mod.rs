@@ -1,8 +1,8 @@
 //! From a Dockerfile to the build graph and the image config.
 //!
-//! A conversion goes through these steps: global arguments ([`args`]), stages and how they depend on each
-//! other ([`graph`]), base images and their triggers ([`base`]), the instructions of each stage
-//! ([`evaluate`], [`run`], [`copy`]), which become plain data ([`step`]), and finally the graph ([`emit`]).
+//! A conversion goes through these steps: global arguments (`args`), stages and how they depend on each
+//! other (`graph`), base images and their triggers (`base`), the instructions of each stage
+//! (`evaluate`, `run`, `copy`), which become plain data (`step`), and finally the graph (`emit`).
 
 pub(crate) mod args;
 mod base;
