@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: the rules of the repository that a compiler does not know.
 
 mod manifests;
+mod parity;
 mod text;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ pub(crate) fn run() -> Result {
     let files = tracked()?;
     let mut broken = Vec::new();
     manifests::check(&mut broken)?;
+    parity::check(&mut broken)?;
     text::check(&files, &mut broken)?;
     if broken.is_empty() {
         println!("{} files are tidy", files.len());
