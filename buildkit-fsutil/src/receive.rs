@@ -161,13 +161,21 @@ where
 }
 
 /// Hands the sender's packets to the thread until the sender's last word.
+///
+/// A sender that goes away once it was told that everything has arrived has nothing left to say: its last word may be
+/// lost when it resets the stream right behind it, as daemons do.
 async fn take<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     incoming: &mut (impl Stream<Item = Result<Packet, E>> + Unpin),
     feed: mpsc::Sender<Packet>,
     finished: &OnceLock<ReceiveReport>,
 ) -> Result<ReceiveReport, TransferError> {
     while let Some(packet) = incoming.next().await {
-        let packet = packet.map_err(|error| TransferError::Stream(error.into()))?;
+        let packet = match packet {
+            Ok(packet) => packet,
+            Err(error) => {
+                return finished.get().copied().ok_or_else(|| TransferError::Stream(error.into()));
+            }
+        };
         match kind(&packet)? {
             PacketType::PacketStat | PacketType::PacketData => {
                 if packet.data.len() > MAX_CHUNK {
@@ -185,7 +193,7 @@ async fn take<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
             PacketType::PacketReq => return Err(ProtocolError::Packet(packet.r#type).into()),
         }
     }
-    Err(TransferError::Ended)
+    finished.get().copied().ok_or(TransferError::Ended)
 }
 
 enum Reply {

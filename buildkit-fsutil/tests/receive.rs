@@ -303,6 +303,28 @@ async fn f35_links_planted_in_the_destination_are_replaced_not_followed() {
 
 /// Row F34, the receiver's half.
 #[tokio::test]
+async fn a_sender_may_leave_once_it_was_told_that_everything_has_arrived() {
+    let dest = temp();
+    for told in [true, false] {
+        let (Peer { to, mut from }, task) = start(writer(dest.path(), WriteOptions::default()));
+        for packet in [file("f", 2), end()] {
+            to.send(packet).await.expect("taken");
+        }
+        assert_eq!(from.recv().await.expect("a request").r#type, i32::from(PacketType::PacketReq));
+        if told {
+            for packet in [data(0, b"hi"), data(0, b"")] {
+                to.send(packet).await.expect("taken");
+            }
+            assert_eq!(from.recv().await.expect("the end"), fin());
+        }
+        // No FIN: the stream was reset behind it.
+        drop((to, from));
+        let done = task.await.expect("no panic");
+        assert_eq!(done.is_ok(), told, "{done:?}");
+    }
+}
+
+#[tokio::test]
 async fn f34_hostile_senders_get_a_typed_error_at_once() {
     let stats = || vec![file("a", 3), file("b", 3), end()];
     let with = |more: Vec<Packet>| stats().into_iter().chain(more).collect::<Vec<_>>();
