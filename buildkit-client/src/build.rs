@@ -2,11 +2,14 @@
 
 use crate::client::Client;
 use crate::connect::Channel;
-use crate::request::{Frontend, Input, Request};
+use crate::request::{Frontend, Input, Request, registries_of};
+use crate::session::{SessionContext, hosts_in, registry_of};
 use crate::solve::Solve;
-use buildkit_frontend::{BuildResult, Environment, Gateway, GrpcBridge, Options};
+use buildkit_frontend::{Bridge, BuildResult, Environment, Gateway, GrpcBridge, Options, Result, Tree};
+use buildkit_proto::{fsutil, gateway, pb};
 use futures::future::BoxFuture;
-use std::collections::BTreeMap;
+use futures::stream::BoxStream;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -38,7 +41,7 @@ impl Client {
     pub fn build<F, Fut, R, E>(&self, build: F) -> Solve
     where
         F: Fn(Gateway) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<R, E>> + Send + 'static,
+        Fut: Future<Output = std::result::Result<R, E>> + Send + 'static,
         R: Into<BuildResult> + Send + 'static,
         E: Into<buildkit_frontend::Error> + Send + 'static,
     {
@@ -70,12 +73,12 @@ impl BuildFunction {
         self,
         channel: Channel,
         reference: String,
-        session_id: String,
+        session: SessionContext,
         options: BTreeMap<String, String>,
-    ) -> Result<(), Status> {
+    ) -> std::result::Result<(), Status> {
         let environment = Environment {
             options: Options::from(options),
-            session_id,
+            session_id: session.id().to_owned(),
             product: "buildkit-client".into(),
             ..Environment::default()
         };
@@ -89,8 +92,106 @@ impl BuildFunction {
                 Err(error) => return Err(status(&error)),
             }
         };
-        let result = (self.0)(Gateway::new(bridge.clone())).await;
+        let named = Named { bridge: bridge.clone(), session };
+        let result = (self.0)(Gateway::new(named)).await;
         bridge.finish(&result).await.map_err(|error| status(&error))
+    }
+}
+
+/// Lets the build use the credentials of the registries that its function names: the function is this program's, the
+/// daemon is not.
+#[derive(Debug)]
+struct Named {
+    bridge: GrpcBridge<Channel>,
+    session: SessionContext,
+}
+
+impl Named {
+    fn name(&self, text: &str) {
+        let mut hosts = BTreeSet::new();
+        hosts_in(text, &mut hosts);
+        self.session.name_registries(hosts);
+    }
+}
+
+#[async_trait::async_trait]
+impl Bridge for Named {
+    fn environment(&self) -> &Environment {
+        self.bridge.environment()
+    }
+
+    async fn resolve_source(
+        &self,
+        request: gateway::ResolveSourceMetaRequest,
+    ) -> Result<gateway::ResolveSourceMetaResponse> {
+        if let Some((scheme, reference)) =
+            request.source.as_ref().and_then(|source| source.identifier.split_once("://"))
+            && scheme.starts_with("docker-image")
+        {
+            self.session.name_registries([registry_of(reference)]);
+        }
+        self.bridge.resolve_source(request).await
+    }
+
+    async fn solve(&self, request: gateway::SolveRequest) -> Result<gateway::Result> {
+        for definition in request.definition.iter().chain(request.frontend_inputs.values()) {
+            self.session.name_registries(registries_of(definition));
+        }
+        for text in request.frontend_opt.values() {
+            self.name(text);
+        }
+        for text in request.cache_imports.iter().filter_map(|cache| cache.attrs.get("ref")) {
+            self.name(text);
+        }
+        self.bridge.solve(request).await
+    }
+
+    async fn evaluate(&self, reference: &str) -> Result<()> {
+        self.bridge.evaluate(reference).await
+    }
+
+    async fn read_file(
+        &self,
+        tree: Tree<'_>,
+        path: &str,
+        range: Option<gateway::FileRange>,
+    ) -> Result<bytes::Bytes> {
+        self.bridge.read_file(tree, path, range).await
+    }
+
+    async fn read_dir(&self, tree: Tree<'_>, path: &str, include: &str) -> Result<Vec<fsutil::Stat>> {
+        self.bridge.read_dir(tree, path, include).await
+    }
+
+    async fn stat_file(&self, tree: Tree<'_>, path: &str) -> Result<fsutil::Stat> {
+        self.bridge.stat_file(tree, path).await
+    }
+
+    async fn inputs(&self) -> Result<BTreeMap<String, pb::Definition>> {
+        self.bridge.inputs().await
+    }
+
+    async fn warn(&self, request: gateway::WarnRequest) -> Result<()> {
+        self.bridge.warn(request).await
+    }
+
+    async fn new_container(&self, request: gateway::NewContainerRequest) -> Result<()> {
+        self.bridge.new_container(request).await
+    }
+
+    async fn release_container(&self, container: &str) -> Result<()> {
+        self.bridge.release_container(container).await
+    }
+
+    fn abandon_container(&self, container: String) {
+        self.bridge.abandon_container(container);
+    }
+
+    async fn exec(
+        &self,
+        input: BoxStream<'static, gateway::ExecMessage>,
+    ) -> Result<BoxStream<'static, Result<gateway::ExecMessage>>> {
+        self.bridge.exec(input).await
     }
 }
 

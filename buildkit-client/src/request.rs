@@ -4,7 +4,7 @@ use crate::cache::{CacheExport, CacheImport};
 use crate::error::RequestError;
 use crate::export::{Export, Target};
 use crate::policy::{Entitlement, Policy};
-use crate::session::{RegistryScope, hub};
+use crate::session::{DOCKER_HUB, RegistryScope, hosts_in, registry_of};
 use buildkit_llb::State;
 use buildkit_proto::{control, pb};
 use prost::Message as _;
@@ -209,8 +209,11 @@ pub struct Request {
     /// Key under which the daemon keeps copies of local directories between builds; made from
     /// this host and the absolute paths when `None`.
     pub shared_key: Option<String>,
-    /// Registries whose credentials the build may use; see [`RegistryScope`].
+    /// Registries whose credentials the build may use, instead of those that it names; see
+    /// [`RegistryScope`].
     pub registries: Option<RegistryScope>,
+    /// Registries that the build uses beside those that it names.
+    pub more_registries: BTreeSet<String>,
 }
 
 /// A request whose graph is marshalled and whose parts fit together.
@@ -312,8 +315,8 @@ impl Request {
         }
         let registries = match (&self.registries, sources) {
             (Some(scope), _) => scope.clone(),
-            (None, None) => RegistryScope::Any,
             (None, Some(sources)) => RegistryScope::Hosts(self.hosts(sources.registries)),
+            (None, None) => RegistryScope::Hosts(self.hosts(hosts_of_frontend(&message)?)),
         };
         Ok(Prepared {
             message,
@@ -364,8 +367,17 @@ impl Request {
         Ok(())
     }
 
-    /// Registries named by the graph, the exporters and the caches.
+    /// The file that a frontend starts from, where this side sends it: the name of its directory, and its path there.
+    pub(crate) fn start_file(&self) -> Option<(&'static str, String)> {
+        let (Input::Frontend(frontend) | Input::Gateway(frontend)) = &self.input else { return None };
+        let dir = ["dockerfile", "context"].into_iter().find(|name| self.locals.contains_key(*name))?;
+        let path = frontend.opts.get("filename").map_or("Dockerfile", String::as_str);
+        Some((dir, path.trim_start_matches("./").to_owned()))
+    }
+
+    /// Registries named by the graph, the exporters and the caches, and by the caller.
     fn hosts(&self, mut hosts: BTreeSet<String>) -> BTreeSet<String> {
+        hosts.extend(self.more_registries.iter().cloned());
         let names = self
             .exports
             .iter()
@@ -384,6 +396,26 @@ fn marshal(state: &State) -> Result<pb::Definition, RequestError> {
         .marshal(buildkit_llb::Platform::LINUX_AMD64)
         .map_err(|error| RequestError::Definition { source: error.into() })?;
     Ok(definition.to_pb())
+}
+
+/// Registries that a frontend's options and inputs name.
+fn hosts_of_frontend(message: &control::SolveRequest) -> Result<BTreeSet<String>, RequestError> {
+    // Where a frontend reads `alpine` it means Docker Hub.
+    let mut hosts = BTreeSet::from([DOCKER_HUB.to_owned()]);
+    for (key, value) in &message.frontend_attrs {
+        // `context:ghcr.io/a/b` replaces an image by something else.
+        hosts_in(key.strip_prefix("context:").unwrap_or_default(), &mut hosts);
+        hosts_in(value, &mut hosts);
+    }
+    for definition in message.frontend_inputs.values() {
+        hosts.extend(Sources::of(definition)?.registries);
+    }
+    Ok(hosts)
+}
+
+/// Registries that a graph names; none where it cannot be read.
+pub(crate) fn registries_of(definition: &pb::Definition) -> BTreeSet<String> {
+    Sources::of(definition).map(|sources| sources.registries).unwrap_or_default()
 }
 
 /// What a graph reads.
@@ -413,16 +445,6 @@ impl Sources {
         }
         Ok(found)
     }
-}
-
-/// Host of an image reference: the part before the first slash when it looks like a host.
-fn registry_of(reference: &str) -> String {
-    let reference = reference.trim();
-    let host = match reference.split_once('/') {
-        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
-        _ => "docker.io",
-    };
-    hub(host).to_owned()
 }
 
 /// The same directories on the same host are the same to the daemon, others never.
@@ -506,6 +528,29 @@ mod tests {
         for host in ["gcr.io", "ghcr.io.evil.com", "e.org", "reg"] {
             assert!(!scope.allows(host), "{host}");
         }
+    }
+
+    #[test]
+    fn a_frontend_gets_only_the_credentials_of_the_registries_it_is_told_of() {
+        let frontend = Frontend::image("reg.corp/frontend:1")
+            .opt("build-arg:BASE", "ghcr.io/o/base:1")
+            .opt("context:app", "docker-image://quay.io/o/app")
+            .input("extra", buildkit_llb::image("mirror.local/x"));
+        let mut request = request(frontend);
+        request.exports.push(Export::image("reg:5000/a:1").push().into());
+        request.more_registries.insert("added.io".into());
+        let scope = request.prepare("r", "s").unwrap().registries;
+        for host in
+            ["docker.io", "reg.corp", "ghcr.io", "quay.io", "mirror.local", "reg:5000", "added.io"]
+        {
+            assert!(scope.allows(host), "{host}");
+        }
+        for host in ["gcr.io", "ghcr.io.evil.com", "prod.corp"] {
+            assert!(!scope.allows(host), "{host}");
+        }
+        request.registries = Some(RegistryScope::hosts(["only.io"]));
+        let scope = request.prepare("r", "s").unwrap().registries;
+        assert!(scope.allows("only.io") && !scope.allows("docker.io"));
     }
 
     #[test]

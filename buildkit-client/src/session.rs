@@ -8,17 +8,20 @@ pub mod auth;
 pub(crate) mod exporter;
 pub(crate) mod filesync;
 mod health;
+mod registries;
 pub mod secrets;
 pub mod ssh;
 mod transport;
 
+pub use registries::RegistryScope;
+pub(crate) use registries::{DOCKER_HUB, hosts_in, hub, registry_of};
 pub(crate) use transport::{SessionEnd, open};
 
 use crate::error::LocalError;
 use crate::progress::{Progress, Reporter, Step};
 use http::{Request, Response};
 use hyper::body::Incoming;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -108,6 +111,10 @@ struct State {
     failures: Mutex<Vec<LocalError>>,
     suspicions: Mutex<Suspicions>,
     scope: RegistryScope,
+    /// Registries that came to be named after the session was made.
+    named: Mutex<BTreeSet<String>>,
+    /// Registries whose credentials were asked for and not given.
+    refused: Mutex<BTreeSet<String>>,
     progress: OnceLock<Reporter>,
 }
 
@@ -120,35 +127,6 @@ struct Suspicions {
 /// Failures and suspicions past this count are counted, not kept.
 const MAX_KEPT: usize = 32;
 
-/// Registries whose credentials a build may use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RegistryScope {
-    /// Any host that credentials are known for. The default when a frontend decides what is pulled.
-    Any,
-    /// Only these hosts, as they stand in image references (`docker.io`, `ghcr.io`, `host:5000`).
-    /// The default when all sources are known from the definition.
-    Hosts(std::collections::BTreeSet<String>),
-}
-
-impl RegistryScope {
-    /// Whether credentials for `host` may be given. Docker Hub's names are one host.
-    pub fn allows(&self, host: &str) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Hosts(hosts) => hosts.contains(hub(host)),
-        }
-    }
-}
-
-/// Docker Hub goes by several names.
-pub(crate) fn hub(host: &str) -> &str {
-    match host {
-        "registry-1.docker.io" | "index.docker.io" | "docker.io" => "docker.io",
-        other => other,
-    }
-}
-
 impl SessionContext {
     pub(crate) fn new(id: String, scope: RegistryScope) -> Self {
         Self(Arc::new(State {
@@ -159,6 +137,8 @@ impl SessionContext {
             failures: Mutex::default(),
             suspicions: Mutex::default(),
             scope,
+            named: Mutex::default(),
+            refused: Mutex::default(),
             progress: OnceLock::new(),
         }))
     }
@@ -186,9 +166,26 @@ impl SessionContext {
         &self.0.id
     }
 
-    /// Registries whose credentials this build may use.
-    pub fn registries(&self) -> &RegistryScope {
-        &self.0.scope
+    /// Whether this build may use the credentials of a registry; see [`RegistryScope`].
+    pub fn allows_registry(&self, host: &str) -> bool {
+        self.0.scope.allows(host) || lock(&self.0.named).contains(hub(host))
+    }
+
+    /// Adds registries that the build names.
+    pub(crate) fn name_registries(&self, hosts: impl IntoIterator<Item = String>) {
+        lock(&self.0.named).extend(hosts);
+    }
+
+    /// Notes that the daemon asked for the credentials of a registry that this build does not name. Whether it is
+    /// the first time.
+    pub(crate) fn refuse_registry(&self, host: &str) -> bool {
+        let mut refused = lock(&self.0.refused);
+        refused.len() < MAX_KEPT && refused.insert(host.to_owned())
+    }
+
+    /// Registries whose credentials were asked for and not given.
+    pub(crate) fn refused_registries(&self) -> BTreeSet<String> {
+        lock(&self.0.refused).clone()
     }
 
     /// Is cancelled when the session ends: whatever a service started must end then.
@@ -203,7 +200,7 @@ impl SessionContext {
     }
 
     pub(crate) fn failed_with(&self, error: LocalError) {
-        let mut failures = self.0.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = lock(&self.0.failures);
         if failures.len() < MAX_KEPT {
             failures.push(error);
         }
@@ -213,7 +210,7 @@ impl SessionContext {
     pub fn suspicious(&self, what: impl Into<String>) {
         let what = what.into();
         tracing::warn!(session = %self.0.id, what = %what, "the daemon asked for something it was not offered");
-        let mut suspicions = self.0.suspicions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut suspicions = lock(&self.0.suspicions);
         suspicions.count += 1;
         if suspicions.first.len() < MAX_KEPT {
             suspicions.first.push(what);
@@ -221,11 +218,11 @@ impl SessionContext {
     }
 
     pub(crate) fn take_failures(&self) -> Vec<LocalError> {
-        std::mem::take(&mut *self.0.failures.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.0.failures))
     }
 
     pub(crate) fn suspicions(&self) -> (u64, Vec<String>) {
-        let suspicions = self.0.suspicions.lock().unwrap_or_else(PoisonError::into_inner);
+        let suspicions = lock(&self.0.suspicions);
         (suspicions.count, suspicions.first.clone())
     }
 
@@ -254,6 +251,10 @@ impl SessionContext {
             }
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for SessionContext {

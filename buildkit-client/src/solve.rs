@@ -219,6 +219,13 @@ impl Solve {
         self
     }
 
+    /// Lets the build use the credentials of a registry that the request does not name: of the base image of a
+    /// Dockerfile in a git repository, for example. See [`RegistryScope`].
+    pub fn registry(mut self, host: impl AsRef<str>) -> Self {
+        self.plan.request.more_registries.insert(crate::session::hub(host.as_ref()).to_owned());
+        self
+    }
+
     /// Registries whose credentials the build may use, instead of those that the request names.
     pub fn registries(mut self, scope: RegistryScope) -> Self {
         self.plan.request.registries = Some(scope);

@@ -53,6 +53,8 @@ pub struct Daemon {
     pub engine: String,
     /// The registries.
     pub registries: Registries,
+    /// The system it runs in, where we provisioned it: programs such as `docker-registry` are there.
+    pub rootfs: Option<PathBuf>,
 }
 
 /// The registries on loopback.
@@ -92,6 +94,8 @@ struct Recorded {
     docker_endpoint: String,
     docker_socket: PathBuf,
     engine: String,
+    #[serde(default)]
+    rootfs: Option<PathBuf>,
 }
 
 impl Daemon {
@@ -125,6 +129,15 @@ impl Daemon {
         }
     }
 
+    /// A client of it.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn client(&self) -> buildkit_client::Client {
+        let client = buildkit_client::Client::connect(self.endpoint.as_str()).await;
+        client.unwrap_or_else(|error| panic!("{}", error.report()))
+    }
+
     fn find(generation: Generation) -> Result<Self, String> {
         let path = state_path();
         let state: State = match std::fs::read(&path) {
@@ -145,6 +158,7 @@ impl Daemon {
                 docker_socket: None,
                 engine: "unknown".to_owned(),
                 registries,
+                rootfs: None,
             });
         }
         let found = state.daemons.get(generation.suite()).ok_or_else(missing)?;
@@ -154,6 +168,7 @@ impl Daemon {
             docker_socket: Some(found.docker_socket.clone()),
             engine: found.engine.clone(),
             registries,
+            rootfs: found.rootfs.clone(),
         })
     }
 }

@@ -190,7 +190,6 @@ struct Hosts {
     known: BTreeMap<(String, Option<String>), Known>,
     /// Hosts whose credentials were shared, and shown so.
     shared: BTreeSet<String>,
-    refused: BTreeSet<String>,
 }
 
 struct Known {
@@ -205,7 +204,7 @@ impl AuthService {
 
     /// Credentials that the daemon may use for this request.
     async fn credentials(&self, request: &CredentialRequest) -> Result<Option<Credentials>, Status> {
-        if !self.session.registries().allows(&request.host) {
+        if !self.session.allows_registry(&request.host) {
             self.refuse(&request.host);
             return Ok(None);
         }
@@ -241,11 +240,9 @@ impl AuthService {
 
     /// The daemon wants credentials of a registry that has nothing to do with this build.
     fn refuse(&self, host: &str) {
-        let mut hosts = self.hosts();
-        if hosts.refused.len() >= MAX_HOSTS || !hosts.refused.insert(host.to_owned()) {
+        if !self.session.refuse_registry(host) {
             return;
         }
-        drop(hosts);
         let host = one_line(host);
         self.session.suspicious(format!("credentials for {host}, which is no registry of this build"));
         self.session.note(format!("[auth] not sharing credentials for {host}: no registry of this build"));

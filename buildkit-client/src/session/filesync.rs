@@ -41,6 +41,27 @@ impl Locals {
         Ok(Self(Arc::new(open)))
     }
 
+    /// The text of a file in one of the trees, at most `limit` bytes of it; empty where there is none.
+    pub(crate) async fn text(&self, name: &str, path: String, limit: usize) -> String {
+        let Some(tree) = self.0.get(name).cloned() else { return String::new() };
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::new();
+            let mut file = tree.open(path.as_bytes())?;
+            let mut chunk = [0; 16 * 1024];
+            while bytes.len() < limit {
+                match file.read(&mut chunk) {
+                    Ok(0) => break,
+                    Ok(n) => bytes.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(bytes)
+        });
+        let bytes = read.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

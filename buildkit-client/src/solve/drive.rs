@@ -4,7 +4,7 @@
 use super::{Plan, Solved};
 use crate::client::{Client, boxed, control};
 use crate::connect::{Channel, Link, is_transport};
-use crate::error::{Error, RequestError, SolveError, Unsupported};
+use crate::error::{Error, RequestError, SolveError, SolveErrorKind, Unsupported};
 use crate::export::Export;
 use crate::output::Outputs;
 use crate::progress::Reporter;
@@ -15,6 +15,7 @@ use crate::session::ssh::Ssh;
 use crate::session::{self, SessionContext, SessionEnd};
 use buildkit_proto::control::control_client::ControlClient;
 use buildkit_proto::control::{SolveResponse, StatusRequest};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,8 @@ use tonic::{Code, Status};
 const WITHOUT_SESSION: Duration = Duration::from_secs(10);
 /// How long the reason for a broken call is waited for.
 const REASON: Duration = Duration::from_millis(500);
+/// How much of a Dockerfile is looked through for the registries it names.
+const MAX_DOCKERFILE: usize = 4 * 1024 * 1024;
 /// Largest status message: one that is larger ends the progress, not the build.
 const MAX_STATUS: usize = 64 * 1024 * 1024;
 
@@ -95,6 +98,13 @@ async fn attempt(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken) 
     let locals = Locals::open(locals).await?;
 
     let context = SessionContext::new(session_id, registries);
+    if solve.request.registries.is_none()
+        && let Some((dir, path)) = solve.request.start_file()
+    {
+        let mut hosts = BTreeSet::new();
+        session::hosts_in(&locals.text(dir, path, MAX_DOCKERFILE).await, &mut hosts);
+        context.name_registries(hosts);
+    }
     context.show_on(reporter.clone());
     let _closing = context.closed().clone().drop_guard();
     let mut services = Vec::new();
@@ -127,7 +137,7 @@ async fn attempt(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken) 
     tracing::debug!(reference, session = context.id(), "build sent");
     let mut function = solve.function.clone().map(|function| {
         let options = message.frontend_attrs.clone();
-        Task::spawn(function.drive(link.channel(), reference.clone(), context.id().to_owned(), options))
+        Task::spawn(function.drive(link.channel(), reference.clone(), context.clone(), options))
     });
     let answer = async {
         let mut call = control(&link);
@@ -314,6 +324,12 @@ impl Running<'_> {
             vertex.as_deref().and_then(|vertex| self.reporter.vertex_name(vertex)),
             vertex.as_deref().map(|vertex| self.reporter.last_logs(vertex)).unwrap_or_default(),
         );
+        let error = match (error.kind(), self.context.refused_registries()) {
+            (SolveErrorKind::Auth | SolveErrorKind::Registry | SolveErrorKind::Push, hosts) => {
+                error.with_others(hosts.iter().map(|host| not_shared(host)).collect())
+            }
+            _ => error,
+        };
         let mut failures = self.context.take_failures().into_iter();
         if let Some(first) = failures.next() {
             let others = failures.map(|other| crate::error::report(&other)).collect();
@@ -324,12 +340,17 @@ impl Running<'_> {
             return Unsupported { what, daemon, sent: true }.into();
         }
         match session_ended {
-            Some(reason) if error.kind() == crate::error::SolveErrorKind::Session => {
+            Some(reason) if error.kind() == SolveErrorKind::Session => {
                 self.lost(reason, Some(status.into()))
             }
             _ => Error::Solve(Box::new(error)),
         }
     }
+}
+
+fn not_shared(host: &str) -> String {
+    let host = crate::progress::one_line(host);
+    format!("no credentials were shared for {host}, which the build does not name; .registry({host:?}) allows it")
 }
 
 /// What the daemon lacks, where that is what its error says.
