@@ -540,9 +540,7 @@ mod tests {
         request.exports.push(Export::image("reg:5000/a:1").push().into());
         request.more_registries.insert("added.io".into());
         let scope = request.prepare("r", "s").unwrap().registries;
-        for host in
-            ["docker.io", "reg.corp", "ghcr.io", "quay.io", "mirror.local", "reg:5000", "added.io"]
-        {
+        for host in ["docker.io", "reg.corp", "ghcr.io", "quay.io", "mirror.local", "reg:5000", "added.io"] {
             assert!(scope.allows(host), "{host}");
         }
         for host in ["gcr.io", "ghcr.io.evil.com", "prod.corp"] {

@@ -99,7 +99,7 @@ impl Tls {
         self
     }
 
-    /// The name that the daemon's certificate must carry; the host of the address otherwise.
+    /// The name that the server's certificate must carry; the host of the address otherwise.
     #[must_use]
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
@@ -228,31 +228,31 @@ pub(crate) fn explain(endpoint: &str, error: std::io::Error) -> ConnectError {
     let reason = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(wrong)) => match wrong {
             CertificateError::UnknownIssuer => {
-                "the daemon's certificate is not signed by the given CA".to_owned()
+                "the server's certificate is not signed by the given CA".to_owned()
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "the daemon's certificate has expired".to_owned()
+                "the server's certificate has expired".to_owned()
             }
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "the daemon's certificate is not valid yet".to_owned()
+                "the server's certificate is not valid yet".to_owned()
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "the daemon's certificate is for another name; set the server name if that is intended"
+                "the server's certificate is for another name; set the server name if that is intended"
                     .to_owned()
             }
-            _ => "the daemon's certificate is not acceptable".to_owned(),
+            _ => "the server's certificate is not acceptable".to_owned(),
         },
         Some(rustls::Error::AlertReceived(alert)) => match alert {
             rustls::AlertDescription::CertificateRequired => {
-                "the daemon wants a client certificate (mTLS) and none was given".to_owned()
+                "the server wants a client certificate (mTLS) and none was given".to_owned()
             }
             rustls::AlertDescription::UnknownCA | rustls::AlertDescription::BadCertificate => {
-                "the daemon does not accept the client certificate".to_owned()
+                "the server does not accept the client certificate".to_owned()
             }
             rustls::AlertDescription::CertificateExpired => {
-                "the daemon says that the client certificate has expired".to_owned()
+                "the server says that the client certificate has expired".to_owned()
             }
-            other => format!("the daemon ended the handshake ({other:?})"),
+            other => format!("the server ended the handshake ({other:?})"),
         },
         Some(rustls::Error::InvalidMessage(_)) => {
             "the far side does not speak TLS; without TLS settings the connection is plain".to_owned()

@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod fake;
 pub mod fault_proxy;
 pub mod tls;
+pub mod token_registry;
 
 /// The guides compile and run.
 #[cfg(doctest)]

@@ -87,9 +87,15 @@ mod tests {
         let mut hosts = BTreeSet::new();
         hosts_in(text, &mut hosts);
         let scope = RegistryScope::Hosts(hosts);
-        for named in
-            ["reg.corp", "ghcr.io", "reg:5000", "docker.io", "registry-1.docker.io", "localhost", "example.com:8443"]
-        {
+        for named in [
+            "reg.corp",
+            "ghcr.io",
+            "reg:5000",
+            "docker.io",
+            "registry-1.docker.io",
+            "localhost",
+            "example.com:8443",
+        ] {
             assert!(scope.allows(named), "{named}");
         }
         for foreign in ["gcr.io", "ghcr.io.evil.com", "reg", "reg:5001", "corp", "", "https"] {
@@ -106,9 +112,13 @@ mod tests {
 
     #[test]
     fn references_without_a_host_are_docker_hubs() {
-        for (reference, host) in
-            [("alpine", "docker.io"), ("a/b", "docker.io"), ("a.b/c", "a.b"), (" r:5/x:1 ", "r:5"), ("localhost/x", "localhost")]
-        {
+        for (reference, host) in [
+            ("alpine", "docker.io"),
+            ("a/b", "docker.io"),
+            ("a.b/c", "a.b"),
+            (" r:5/x:1 ", "r:5"),
+            ("localhost/x", "localhost"),
+        ] {
             assert_eq!(registry_of(reference), host);
         }
     }

@@ -340,9 +340,7 @@ impl Running<'_> {
             return Unsupported { what, daemon, sent: true }.into();
         }
         match session_ended {
-            Some(reason) if error.kind() == SolveErrorKind::Session => {
-                self.lost(reason, Some(status.into()))
-            }
+            Some(reason) if error.kind() == SolveErrorKind::Session => self.lost(reason, Some(status.into())),
             _ => Error::Solve(Box::new(error)),
         }
     }
@@ -350,7 +348,9 @@ impl Running<'_> {
 
 fn not_shared(host: &str) -> String {
     let host = crate::progress::one_line(host);
-    format!("no credentials were shared for {host}, which the build does not name; .registry({host:?}) allows it")
+    format!(
+        "no credentials were shared for {host}, which the build does not name; .registry({host:?}) allows it"
+    )
 }
 
 /// What the daemon lacks, where that is what its error says.

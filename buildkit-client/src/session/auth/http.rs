@@ -127,7 +127,7 @@ impl Call<'_> {
             let response = tokio::time::timeout(PATIENCE, sender.send_request(request))
                 .await
                 .map_err(|_| CallError::Timeout)?
-                .map_err(CallError::Http)?;
+                .map_err(|error| broken(self.url, error))?;
             let (head, mut body) = response.into_parts();
             let mut bytes = Zeroizing::new(Vec::new());
             while let Some(frame) = body.frame().await {
@@ -145,11 +145,26 @@ impl Call<'_> {
             answer = &mut exchange => answer,
             // The connection may end before its last bytes were taken.
             ended = &mut connection => match exchange.await {
-                Err(CallError::Http(_)) if ended.is_err() => Err(ended.err().map_or(CallError::Timeout, CallError::Http)),
+                Err(CallError::Http(_)) if ended.is_err() => {
+                    Err(ended.err().map_or(CallError::Timeout, |error| broken(self.url, error)))
+                }
                 answer => answer,
             },
         }
     }
+}
+
+/// A server says only after the handshake of TLS 1.3 that it does not like the client.
+fn broken(url: &Url, error: hyper::Error) -> CallError {
+    let mut next = std::error::Error::source(&error);
+    while let Some(cause) = next {
+        let io = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(tls) = io.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return CallError::Tls(crate::tls::explain(url.as_str(), io::Error::other(tls.clone())));
+        }
+        next = cause.source();
+    }
+    CallError::Http(error)
 }
 
 async fn dial(url: &Url, tls: Option<&Tls>) -> Result<Stream, CallError> {
