@@ -2,45 +2,32 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-use std::path::Path;
-
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, any, prop_oneof, proptest};
 
 #[path = "../../fuzz/checks/dockerfile.rs"]
 mod checks;
-
-fn replay(target: &str, check: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(target);
-    let mut seeds: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    seeds.sort();
-    assert!(seeds.len() > 4, "{target} has seeds");
-    for seed in seeds {
-        let data = std::fs::read(&seed).unwrap();
-        check(&data);
-        // Every way to cut the seed off.
-        (0..data.len()).for_each(|end| check(&data[..end]));
-    }
-}
+#[path = "../../fuzz/replay.rs"]
+mod replay;
 
 #[test]
 fn dockerfile_parse_seeds() {
-    replay("dockerfile_parse", checks::dockerfile_parse);
+    replay::seeds("dockerfile_parse", checks::dockerfile_parse);
 }
 
 #[test]
 fn shell_lex_seeds() {
-    replay("shell_lex", checks::shell_lex);
+    replay::seeds("shell_lex", checks::shell_lex);
 }
 
 #[test]
 fn heredoc_seeds() {
-    replay("heredoc", checks::heredoc);
+    replay::seeds("heredoc", checks::heredoc);
 }
 
 #[test]
 fn directive_detect_seeds() {
-    replay("directive_detect", checks::directive_detect);
+    replay::seeds("directive_detect", checks::directive_detect);
 }
 
 /// Bytes that are often Dockerfiles.

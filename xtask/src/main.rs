@@ -9,6 +9,8 @@ mod codegen;
 mod demo;
 mod fail;
 mod frontend_image;
+mod fuzz;
+mod reliability;
 mod test;
 mod tidy;
 mod workspace;
@@ -35,8 +37,12 @@ enum Command {
     Test(test::Options),
     /// Build and push an image with the batch job, on a BuildKit that is set up for it
     Demo(demo::Options),
+    /// Run a fuzz target; its seeds also run as plain tests (needs a C++ compiler)
+    Fuzz(fuzz::Options),
     /// Make images of the example frontends and push them
     FrontendImage(frontend_image::Options),
+    /// Bring the table of promises and faults up to date
+    Reliability(reliability::Options),
     /// Check the rules of the repository that a compiler does not know
     Tidy,
 }
@@ -47,7 +53,9 @@ fn main() -> std::process::ExitCode {
         Command::Buildkit(command) => buildkit::run(&command),
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::FrontendImage(options) => frontend_image::run(&options),
+        Command::Reliability(options) => tidy::tracked().and_then(|files| reliability::run(&options, &files)),
         Command::Tidy => tidy::run(),
     };
     report(outcome)

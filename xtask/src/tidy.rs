@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: the rules of the repository that a compiler does not know.
 
+mod fuzzing;
 mod manifests;
 mod parity;
 mod text;
@@ -17,6 +18,7 @@ pub(crate) fn run() -> Result {
     manifests::check(&mut broken)?;
     parity::check(&mut broken)?;
     text::check(&files, &mut broken)?;
+    fuzzing::check(&mut broken)?;
     if broken.is_empty() {
         println!("{} files are tidy", files.len());
         return Ok(());
@@ -25,7 +27,7 @@ pub(crate) fn run() -> Result {
 }
 
 /// The files that git knows, relative to the root.
-fn tracked() -> Result<Vec<PathBuf>> {
+pub(crate) fn tracked() -> Result<Vec<PathBuf>> {
     let list = output(Command::new("git").current_dir(root()).args(["ls-files", "-z"]))
         .context("the list of files")?;
     let files = list.split('\0').filter(|path| !path.is_empty()).map(PathBuf::from);

@@ -1,0 +1,93 @@
+//! What must hold of archives and ignore patterns, whatever they are.
+
+use buildkit_fsutil::compare;
+use buildkit_fsutil::filter::Filter;
+use buildkit_fsutil::pattern::{MatchInfo, PatternMatcher, read_ignore};
+use buildkit_fsutil::source::SourceFs as _;
+use buildkit_fsutil::stat::Kind;
+use buildkit_fsutil::tar::Tar;
+use buildkit_fsutil::walk::{Found, Walk, WalkOptions};
+
+/// What an archive becomes is a tree that may be sent: clean paths in order, and content as long as announced.
+pub(crate) fn tar_extract(data: &[u8]) {
+    let tar = match Tar::from_bytes(data) {
+        Ok(tar) => tar,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    let filter = Filter::default();
+    let mut last: Vec<u8> = Vec::new();
+    let mut content = 0_usize;
+    for found in Walk::new(&tar, &filter, WalkOptions::default()) {
+        let Ok(Found::Entry(entry)) = found else { panic!("{found:?}") };
+        let stat = &entry.stat;
+        assert!(!stat.path.is_empty());
+        for part in stat.path.split(|byte| *byte == b'/') {
+            assert!(
+                !part.is_empty() && part != b"." && part != b".." && !part.contains(&0),
+                "{:?}",
+                stat.path
+            );
+        }
+        assert!(last.is_empty() || compare(&last, &stat.path).is_lt(), "{last:?} before {:?}", stat.path);
+        last.clone_from(&stat.path);
+        if stat.mode.kind() == Kind::File {
+            let mut file = tar.open(&stat.path).expect("an announced file");
+            let mut buffer = [0; 4096];
+            let mut length = 0;
+            loop {
+                let count = file.read(&mut buffer).expect("content in memory");
+                if count == 0 {
+                    break;
+                }
+                length += count;
+                content += count;
+                assert!(content <= 64 * data.len() + 4096 || length <= data.len(), "content from nowhere");
+            }
+            assert_eq!(i64::try_from(length).ok(), Some(stat.size), "{:?}", stat.path);
+        }
+    }
+}
+
+/// The first line is a path, the rest an ignore file. Reading and matching end, and what is asked on a walk agrees with
+/// what is asked alone.
+pub(crate) fn ignore_match(data: &[u8]) {
+    let (path, file) = match data.iter().position(|byte| *byte == b'\n') {
+        Some(end) => (&data[..end], &data[end + 1..]),
+        None => (data, &[][..]),
+    };
+    let Ok(patterns) = read_ignore(file) else { return };
+    let matcher = match PatternMatcher::new(&patterns) {
+        Ok(matcher) => matcher,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    let parts: Vec<&[u8]> = path
+        .split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty() && *part != b"." && *part != b"..")
+        .collect();
+    let path = parts.join(&b'/');
+    if path.is_empty() {
+        return;
+    }
+    let alone = matcher.matches_or_parent_matches(&path);
+    // A walk from the top.
+    let mut above: Option<MatchInfo> = None;
+    let mut walked = false;
+    let mut reachable = true;
+    let mut prefix: Vec<u8> = Vec::new();
+    for (index, part) in parts.iter().enumerate() {
+        if index > 0 {
+            // Where nothing is matched below, a walk does not go.
+            reachable &= walked || matcher.may_match_below(&prefix, false);
+            prefix.push(b'/');
+        }
+        prefix.extend_from_slice(part);
+        let mut info = MatchInfo::default();
+        walked = matcher.matches_using_parent(&prefix, above.as_ref(), Some(&mut info));
+        above = Some(info);
+    }
+    // The reference itself differs where exclusions are involved, so only without them.
+    if !matcher.has_exclusions() {
+        assert_eq!(walked, alone, "{patterns:?} {path:?}");
+        assert!(!walked || reachable, "{patterns:?} would not be looked for at {path:?}");
+    }
+}
