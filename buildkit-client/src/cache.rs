@@ -4,6 +4,7 @@
 
 use crate::error::RequestError;
 use crate::export::Compression;
+use crate::redact;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -24,17 +25,9 @@ pub(crate) struct Entry {
     pub(crate) dir: Option<PathBuf>,
 }
 
-/// Attributes that hold secrets.
-const SECRET: &[&str] = &["secret_access_key", "session_token", "token", "ghtoken", "access_key_id"];
-
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |key: &str, value: &str| {
-            if SECRET.contains(&key) { "[redacted]".to_owned() } else { value.to_owned() }
-        };
-        f.debug_struct(self.kind)
-            .field("attrs", &self.attrs.iter().map(|(k, v)| (k, shown(k, v))).collect::<BTreeMap<_, _>>())
-            .finish_non_exhaustive()
+        f.debug_struct(self.kind).field("attrs", &redact::Attributes(&self.attrs)).finish_non_exhaustive()
     }
 }
 

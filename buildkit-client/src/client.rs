@@ -1,6 +1,6 @@
 //! The client: an address, how to reach it, and the calls.
 
-use crate::connect::{Address, Channel, Connector, Link, LinkEnd, Liveness, connector, is_transport};
+use crate::connect::{Address, Channel, Connector, Link, LinkEnd, Liveness, connector_with, is_transport};
 use crate::error::{BoxError, Error, LinkLost};
 use crate::retry::Retry;
 use crate::session::MAX_MESSAGE;
@@ -122,8 +122,8 @@ impl ClientBuilder {
     pub fn lazy(self) -> Result<Client, Error> {
         let connector = match self.target {
             Target::Connector(connector) => connector,
-            Target::Address(address) => connector(&address, self.tls)?,
-            Target::Text(text) => connector(&text.parse()?, self.tls)?,
+            Target::Address(address) => connector_with(&address, self.tls, &self.liveness)?,
+            Target::Text(text) => connector_with(&text.parse()?, self.tls, &self.liveness)?,
         };
         Ok(Client(Arc::new(Inner {
             connector,
@@ -366,6 +366,28 @@ impl Client {
             .into();
         }
         Error::rpc(name, &status)
+    }
+
+    /// Waits until the daemon is found not to hear us although we hear it: a health call stays without answer. While
+    /// much is on its way in either direction the call may wait behind it, and nothing follows from that.
+    pub(crate) async fn unheard(&self, link: &Link) {
+        const MUCH: u64 = 256 * 1024;
+        let liveness = &self.0.liveness;
+        let patience = liveness.dead_after.saturating_sub(liveness.health_every).max(liveness.health_answer);
+        loop {
+            let passed = link.passed();
+            tokio::time::sleep(liveness.health_every).await;
+            if link.is_closed() {
+                // It finishes what runs and takes no new calls.
+                return std::future::pending().await;
+            }
+            let mut health = HealthClient::new(link.channel());
+            let check = health.check(HealthCheckRequest::default());
+            let answer = tokio::time::timeout(patience, check).await;
+            if answer.is_err() && link.passed().saturating_sub(passed) < MUCH {
+                return;
+            }
+        }
     }
 
     /// Waits until the daemon is found dead: the connection ends, or a health call stays without

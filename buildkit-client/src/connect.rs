@@ -27,6 +27,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Opens byte streams to a daemon.
@@ -114,12 +115,22 @@ impl AsyncWrite for Stream {
 
 /// The connector for an address. `tls` concerns `tcp://` and `docker://host:port` only.
 pub fn connector(address: &Address, tls: Option<Tls>) -> Result<Arc<dyn Connector>, ConnectError> {
+    connector_with(address, tls, &Liveness::default())
+}
+
+/// The connector for an address, whose system gives connections up no sooner than we do.
+pub(crate) fn connector_with(
+    address: &Address,
+    tls: Option<Tls>,
+    liveness: &Liveness,
+) -> Result<Arc<dyn Connector>, ConnectError> {
+    let patience = liveness.dead_after.max(Duration::from_secs(60));
     let refuse_tls = |tls: &Option<Tls>| match tls {
         Some(_) => Err(ConnectError::address(&address.to_string(), "TLS works with tcp:// only")),
         None => Ok(()),
     };
     Ok(match address {
-        Address::Tcp { host, port } => Arc::new(Tcp::new(host, *port, tls)),
+        Address::Tcp { host, port } => Arc::new(Tcp::new(host, *port, tls).unacknowledged(patience)),
         Address::Unix { path } => {
             refuse_tls(&tls)?;
             Arc::new(Unix::new(path))
@@ -129,7 +140,7 @@ pub fn connector(address: &Address, tls: Option<Tls>) -> Result<Arc<dyn Connecto
             Arc::new(Engine::new(Arc::new(Unix::new(path)), address.to_string()))
         }
         Address::DockerTcp { host, port } => {
-            let inner = Tcp::new(host, *port, tls.map(Tls::http1));
+            let inner = Tcp::new(host, *port, tls.map(Tls::http1)).unacknowledged(patience);
             Arc::new(Engine::new(Arc::new(inner), address.to_string()))
         }
         Address::Npipe { .. } => {

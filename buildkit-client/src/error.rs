@@ -11,7 +11,7 @@ mod solve;
 pub use connect::{ConnectError, ConnectErrorKind};
 pub use details::{Details, ProcessOp, StackFrame, UnknownDetail};
 pub use excerpt::{Location, Position, SourceRange};
-pub(crate) use solve::bounded;
+pub(crate) use solve::shown;
 pub use solve::{LinkLost, RpcError, SolveError, SolveErrorKind};
 
 use std::fmt;

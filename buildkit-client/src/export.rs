@@ -254,7 +254,7 @@ impl fmt::Debug for Export {
         };
         f.debug_struct("Export")
             .field("kind", &self.kind)
-            .field("attrs", &self.attrs)
+            .field("attrs", &crate::redact::Attributes(&self.attrs))
             .field("target", &target)
             .finish()
     }

@@ -4,6 +4,8 @@
 //! `Authorization` headers. When a URL cannot be understood, more is masked rather than less.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
 
 const MASK: &str = "***";
 
@@ -64,21 +66,53 @@ pub fn text(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Where the value of an `Authorization` header begins.
+/// [`text`], without a copy where there is nothing to mask.
+pub(crate) fn owned(shown: String) -> String {
+    match text(&shown) {
+        Cow::Owned(redacted) => redacted,
+        Cow::Borrowed(_) => shown,
+    }
+}
+
+/// The value of an option or attribute as `Debug` shows it. Options carry tokens, and build arguments anything.
+pub(crate) fn attribute<'a>(key: &str, value: &'a str) -> Cow<'a, str> {
+    const SECRET: &[&str] =
+        &["token", "secret", "password", "passwd", "credential", "access_key", "account_key", "auth", "sig"];
+    let key = key.to_ascii_lowercase();
+    if !value.is_empty() && (key.starts_with("build-arg:") || SECRET.iter().any(|word| key.contains(word))) {
+        return Cow::Borrowed("[redacted]");
+    }
+    text(value)
+}
+
+/// Options or attributes as `Debug` shows them.
+pub(crate) struct Attributes<'a>(pub(crate) &'a BTreeMap<String, String>);
+
+impl fmt::Debug for Attributes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.iter().map(|(key, value)| (key, attribute(key, value)))).finish()
+    }
+}
+
+/// Where the value of the first `Authorization` header begins.
 fn find_header(line: &str) -> Option<usize> {
     const NAME: &[u8] = b"authorization";
     let bytes = line.as_bytes();
-    let at = bytes.windows(NAME.len()).position(|part| part.eq_ignore_ascii_case(NAME))? + NAME.len();
-    let rest = bytes.get(at..)?;
-    let skipped = rest.iter().take_while(|byte| matches!(byte, b'"' | b'\'' | b' ' | b'[')).count();
-    let value = at + skipped + 1;
-    matches!(rest.get(skipped), Some(b':' | b'='))
-        .then_some(value)
-        .filter(|&value| line.is_char_boundary(value))
+    let names = bytes.windows(NAME.len()).enumerate().filter(|(_, part)| part.eq_ignore_ascii_case(NAME));
+    names.map(|(at, _)| at + NAME.len()).find_map(|at| {
+        let rest = bytes.get(at..)?;
+        let skipped = rest.iter().take_while(|byte| matches!(byte, b'"' | b'\'' | b' ' | b'[')).count();
+        let value = at + skipped + 1;
+        matches!(rest.get(skipped), Some(b':' | b'='))
+            .then_some(value)
+            .filter(|&value| line.is_char_boundary(value))
+    })
 }
 
 /// Appends a line with every URL in it redacted.
 fn urls(mut line: &str, out: &mut String) {
+    // Counted from the end, so that it need not be looked for again at every URL.
+    let last = line.rfind('@').map(|at| line.len() - at);
     while let Some(at) = line.find("://") {
         let (head, rest) = line.split_at(at + 3);
         out.push_str(head);
@@ -86,7 +120,8 @@ fn urls(mut line: &str, out: &mut String) {
         // A host that cannot be one means a password with odd characters: it may go on past the end.
         let host = authority(&rest[..end]).rsplit('@').next().unwrap_or_default();
         let broken = !is_host(host) || (host.is_empty() && !rest.starts_with('/'));
-        let end = if broken { rest.rfind('@').map_or(end, |last| end.max(last + 1)) } else { end };
+        let last = last.and_then(|last| rest.len().checked_sub(last));
+        let end = if broken { last.map_or(end, |last| end.max(last + 1)) } else { end };
         out.push_str(&span(&rest[..end]));
         line = &rest[end..];
     }
@@ -190,6 +225,16 @@ mod tests {
     }
 
     #[test]
+    fn a_hostile_text_takes_linear_time() {
+        for piece in ["://\" ", "://@\" ", "authorization", "://a@b ", "://:", "://?a=b&"] {
+            let long = piece.repeat((1 << 20) / piece.len());
+            let started = std::time::Instant::now();
+            let _ = text(&long);
+            assert!(started.elapsed().as_secs() < 10, "{piece}: {:?}", started.elapsed());
+        }
+    }
+
+    #[test]
     fn text_around_is_kept_and_headers_go() {
         for (input, want) in [
             (
@@ -201,6 +246,7 @@ mod tests {
             ("map[authorization:[Bearer abc]]", "map[authorization:***"),
             ("{\"Authorization\": \"Bearer abc\"}", "{\"Authorization\":***"),
             ("authorization server said no", "authorization server said no"),
+            ("authorization failed, authorization: Bearer abc", "authorization failed, authorization:***"),
         ] {
             assert_eq!(text(input), want);
         }

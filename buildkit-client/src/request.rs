@@ -70,14 +70,24 @@ impl From<Frontend> for Input {
 /// let dockerfile = Frontend::new("dockerfile.v0").opt("target", "test").opt("build-arg:V", "1");
 /// let image = Frontend::image("docker.io/example/frontend:1");
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Frontend {
     pub(crate) name: String,
     pub(crate) opts: BTreeMap<String, String>,
     pub(crate) inputs: BTreeMap<String, FrontendInput>,
 }
 
-#[derive(Debug, Clone)]
+impl fmt::Debug for Frontend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frontend")
+            .field("name", &self.name)
+            .field("opts", &crate::redact::Attributes(&self.opts))
+            .field("inputs", &self.inputs.keys())
+            .finish()
+    }
+}
+
+#[derive(Clone)]
 pub(crate) enum FrontendInput {
     State(State),
     Definition(pb::Definition),

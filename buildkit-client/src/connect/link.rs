@@ -8,7 +8,7 @@ use crate::tls;
 use http::uri::{Authority, Scheme};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -66,7 +66,11 @@ impl Link {
         };
         let left = liveness.connect.saturating_sub(started.elapsed());
         let (io, watch) = Watched::new(io);
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let gone = CancellationToken::new();
+        // Whatever becomes of this future: nothing of the connection outlives it.
+        let tasks = Tasks(gone.clone());
+        let gone = gone.drop_guard();
+        let mut builder = http2::Builder::new(tasks);
         builder
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -79,15 +83,20 @@ impl Link {
                 .keep_alive_timeout(liveness.ping_answer())
                 .keep_alive_while_idle(false);
         }
-        let (send, connection) = builder
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(|error| ConnectError::new(&endpoint, ConnectErrorKind::Broken).because(error))?;
+        // The far side may not even take our half of the greeting.
+        let (send, connection) = match tokio::time::timeout(left, builder.handshake(TokioIo::new(io))).await {
+            Err(_) => return Err(silent("HTTP/2 preface")),
+            Ok(Err(error)) => {
+                return Err(ConnectError::new(&endpoint, ConnectErrorKind::Broken).because(error));
+            }
+            Ok(Ok(opened)) => opened,
+        };
         let closing = CancellationToken::new();
         let (end_tx, end) = watch::channel(None);
-        tokio::spawn(drive(connection, closing.clone(), end_tx));
+        tokio::spawn(drive(connection, watch.clone(), closing.clone(), gone, end_tx));
         let closing = closing.drop_guard();
 
+        let left = liveness.connect.saturating_sub(started.elapsed());
         match tokio::time::timeout(left, watch.greeting()).await {
             Err(_) => return Err(silent("HTTP/2 preface")),
             Ok(Greeting::Http2) => {}
@@ -122,7 +131,12 @@ impl Link {
         self.watch.silent()
     }
 
-    /// Whether new calls cannot be made any more.
+    /// Bytes that have passed so far, in either direction.
+    pub(crate) fn passed(&self) -> u64 {
+        self.watch.passed()
+    }
+
+    /// Whether new calls cannot be made any more. Calls that run may still come to a good end.
     pub(crate) fn is_closed(&self) -> bool {
         self.channel.send.is_closed() || self.end.borrow().is_some()
     }
@@ -165,18 +179,29 @@ fn broken(endpoint: &str, error: std::io::Error) -> ConnectError {
     ConnectError::new(endpoint, ConnectErrorKind::Broken).because(error)
 }
 
-/// Runs a connection until it ends or nobody wants it any more.
+/// Runs a connection until it ends or nobody wants it any more. Dropping `gone` ends everything on it.
 async fn drive(
     connection: impl Future<Output = hyper::Result<()>>,
+    watch: Arc<Watch>,
     closing: CancellationToken,
+    gone: DropGuard,
     end: watch::Sender<Option<LinkEnd>>,
 ) {
+    let connection = async {
+        let result = connection.await;
+        if result.is_ok() {
+            // A daemon that shuts down takes no new calls, but it finishes those that run.
+            watch.gone().await;
+        }
+        result
+    };
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = &mut connection => result,
         () = closing.cancelled() => {
             // The streams were dropped just now: let their resets out.
             let _ = tokio::time::timeout(GOODBYE, connection).await;
+            drop(gone);
             return;
         }
     };
@@ -187,7 +212,7 @@ async fn drive(
                 "no answer to an HTTP/2 PING".to_owned()
             } else {
                 match innermost(&error) {
-                    Some(text) => crate::error::bounded(&text),
+                    Some(text) => crate::error::shown(&text),
                     None => "the connection broke".to_owned(),
                 }
             };
@@ -195,6 +220,29 @@ async fn drive(
         }
     };
     let _ = end.send(Some(end_of_link));
+    drop(gone);
+}
+
+/// Runs what belongs to a connection, and drops it when the connection is given up: a peer that takes no bytes would
+/// hold it for ever.
+#[derive(Clone)]
+struct Tasks(CancellationToken);
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, task: F) {
+        let gone = self.0.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = gone.cancelled_owned() => {}
+                _ = task => {}
+            }
+        });
+    }
 }
 
 /// The most precise text of a chain: GOAWAY's own words are the innermost.

@@ -12,16 +12,25 @@ pub struct Tcp {
     host: String,
     port: u16,
     tls: Option<Tls>,
+    patience: Duration,
 }
 
 impl Tcp {
     /// A host by name or IP address; with `tls` the stream is encrypted.
     pub fn new(host: impl Into<String>, port: u16, tls: Option<Tls>) -> Self {
-        Self { host: host.into(), port, tls }
+        Self { host: host.into(), port, tls, patience: Duration::from_secs(60) }
+    }
+
+    /// How long sent bytes may stay without acknowledgement before the system gives the connection up, where it can
+    /// be told (Linux); a minute unless set.
+    #[must_use]
+    pub fn unacknowledged(mut self, limit: Duration) -> Self {
+        self.patience = limit;
+        self
     }
 
     /// Dead peers are found by the kernel as well, should nothing else find them.
-    fn keep_alive(stream: &TcpStream) {
+    fn keep_alive(&self, stream: &TcpStream) {
         const IDLE: Duration = Duration::from_secs(30);
         // Best effort: a socket without these options still works.
         let _ = stream.set_nodelay(true);
@@ -30,6 +39,9 @@ impl Tcp {
         {
             let _ = rustix::net::sockopt::set_tcp_keepidle(stream, IDLE);
             let _ = rustix::net::sockopt::set_tcp_keepintvl(stream, IDLE / 3);
+            if let Ok(millis) = i32::try_from(self.patience.as_millis()) {
+                let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, millis.unsigned_abs());
+            }
         }
     }
 }
@@ -45,7 +57,7 @@ impl Connector for Tcp {
         for address in addresses {
             match TcpStream::connect(address).await {
                 Ok(stream) => {
-                    Self::keep_alive(&stream);
+                    self.keep_alive(&stream);
                     return match &self.tls {
                         Some(tls) => tls.handshake(stream, &self.host, &endpoint).await,
                         None => Ok(Stream::new(stream)),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Bytes of a peer that are looked at: one frame head, or the start of something else.
 const HEAD: usize = 64;
@@ -19,6 +20,10 @@ const FRAME_HEAD: usize = 9;
 pub(super) struct Watch {
     opened: Instant,
     last_millis: AtomicU64,
+    /// Bytes that came in and went out.
+    passed: AtomicU64,
+    /// The stream was dropped.
+    gone: CancellationToken,
     greeted: AtomicBool,
     head: Mutex<Head>,
     changed: Notify,
@@ -44,6 +49,8 @@ impl Watch {
         Self {
             opened: Instant::now(),
             last_millis: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
+            gone: CancellationToken::new(),
             greeted: AtomicBool::new(false),
             head: Mutex::default(),
             changed: Notify::new(),
@@ -54,6 +61,16 @@ impl Watch {
     pub(super) fn silent(&self) -> Duration {
         let last = Duration::from_millis(self.last_millis.load(Ordering::Relaxed));
         self.opened.elapsed().saturating_sub(last)
+    }
+
+    /// Bytes that have passed so far, in either direction.
+    pub(super) fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the stream was dropped: only then has everything on it come to its end.
+    pub(super) async fn gone(&self) {
+        self.gone.cancelled().await;
     }
 
     /// Waits for the first frame head, or whatever else the peer says.
@@ -79,6 +96,7 @@ impl Watch {
     fn note(&self, bytes: &[u8]) {
         let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_millis.store(millis, Ordering::Relaxed);
+        self.passed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if self.greeted.load(Ordering::Relaxed) {
             return;
         }
@@ -88,6 +106,12 @@ impl Watch {
         self.greeted.store(head.bytes.len() >= FRAME_HEAD, Ordering::Relaxed);
         drop(head);
         self.changed.notify_waiters();
+    }
+
+    fn wrote(&self, written: &std::io::Result<usize>) {
+        if let Ok(bytes) = written {
+            self.passed.fetch_add(*bytes as u64, Ordering::Relaxed);
+        }
     }
 
     fn end(&self, error: Option<std::io::Error>) {
@@ -128,12 +152,14 @@ fn classify(head: &[u8]) -> Option<Greeting> {
 pub(super) struct Watched<S> {
     inner: S,
     watch: Arc<Watch>,
+    _gone: DropGuard,
 }
 
 impl<S> Watched<S> {
     pub(super) fn new(inner: S) -> (Self, Arc<Watch>) {
         let watch = Arc::new(Watch::new());
-        (Self { inner, watch: watch.clone() }, watch)
+        let gone = watch.gone.clone().drop_guard();
+        (Self { inner, watch: watch.clone(), _gone: gone }, watch)
     }
 }
 
@@ -180,7 +206,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf));
+        self.watch.wrote(&written);
+        Poll::Ready(written)
     }
 
     fn poll_write_vectored(
@@ -188,7 +216,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bufs: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, bufs));
+        self.watch.wrote(&written);
+        Poll::Ready(written)
     }
 
     fn is_write_vectored(&self) -> bool {

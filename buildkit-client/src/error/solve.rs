@@ -25,7 +25,7 @@ impl SolveError {
     pub(crate) fn new(reference: &str, elapsed: Duration, status: &tonic::Status) -> Self {
         Self {
             code: status.code(),
-            message: bounded(status.message()),
+            message: shown(status.message()),
             details: Details::decode(status.details()),
             reference: reference.to_owned(),
             elapsed,
@@ -42,7 +42,7 @@ impl SolveError {
     }
 
     pub(crate) fn with_others(mut self, others: Vec<String>) -> Self {
-        self.others = others;
+        self.others.extend(others);
         self
     }
 
@@ -309,7 +309,7 @@ impl RpcError {
         Self {
             call,
             code: status.code(),
-            message: bounded(status.message()),
+            message: shown(status.message()),
             details: Details::decode(status.details()),
         }
     }
@@ -349,8 +349,13 @@ impl fmt::Display for RpcError {
 
 impl std::error::Error for RpcError {}
 
+/// A peer's text as errors show it: bounded, and without the credentials that may be in it.
+pub(crate) fn shown(text: &str) -> String {
+    crate::redact::text(&bounded(text)).into_owned()
+}
+
 /// A text of bounded length: a peer may send megabytes.
-pub(crate) fn bounded(text: &str) -> String {
+fn bounded(text: &str) -> String {
     if text.len() <= MAX_MESSAGE {
         return text.to_owned();
     }

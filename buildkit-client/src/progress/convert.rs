@@ -1,9 +1,12 @@
-//! Progress as the daemon sends it, made into [`SolveStatus`].
+//! Progress as the daemon sends it, made into [`SolveStatus`]: names and errors lose the credentials that a daemon
+//! shows in the URLs of sources.
 
 use std::time::{Duration, SystemTime};
 
 use buildkit_proto::{control, pb};
 use prost_types::Timestamp;
+
+use crate::redact;
 
 use super::event::{
     ProgressGroup, SolveStatus, SourceFile, SourcePosition, SourceRange, Vertex, VertexLog, VertexStatus,
@@ -23,16 +26,19 @@ impl From<control::StatusResponse> for SolveStatus {
 
 impl From<control::Vertex> for Vertex {
     fn from(vertex: control::Vertex) -> Self {
-        let group =
-            |group: pb::ProgressGroup| ProgressGroup { id: group.id, name: group.name, weak: group.weak };
+        let group = |group: pb::ProgressGroup| ProgressGroup {
+            id: group.id,
+            name: redact::owned(group.name),
+            weak: group.weak,
+        };
         Self {
             digest: vertex.digest,
             inputs: vertex.inputs,
-            name: vertex.name,
+            name: redact::owned(vertex.name),
             started: vertex.started.and_then(time),
             completed: vertex.completed.and_then(time),
             cached: vertex.cached,
-            error: vertex.error,
+            error: redact::owned(vertex.error),
             progress_group: vertex.progress_group.map(group),
         }
     }
@@ -41,9 +47,9 @@ impl From<control::Vertex> for Vertex {
 impl From<control::VertexStatus> for VertexStatus {
     fn from(status: control::VertexStatus) -> Self {
         Self {
-            id: status.id,
+            id: redact::owned(status.id),
             vertex: status.vertex,
-            name: status.name,
+            name: redact::owned(status.name),
             total: status.total,
             current: status.current,
             timestamp: status.timestamp.and_then(time).unwrap_or(SystemTime::UNIX_EPOCH),

@@ -17,6 +17,13 @@ const MAX_WARNINGS: usize = 10_000;
 const TAIL_LINES: usize = 10;
 /// Bytes kept of one such line.
 const TAIL_LINE_BYTES: usize = 4096;
+/// Bytes kept of a name or an id, of an error, and of all these together; past that they are cut short.
+const MAX_NAME: usize = 16 << 10;
+const MAX_ERROR: usize = 64 << 10;
+const MAX_TEXT: usize = 64 << 20;
+const SHORT: usize = 64;
+/// A longer key is none.
+const MAX_KEY: usize = 1024;
 /// Bytes of output kept of all steps together.
 const TAIL_TOTAL: usize = 16 << 20;
 
@@ -42,6 +49,8 @@ pub(super) struct Fold {
     statuses: usize,
     warnings: Vec<VertexWarning>,
     tail_bytes: usize,
+    /// Bytes of names, errors and warnings that are held.
+    text_bytes: usize,
     scratch: String,
 }
 
@@ -158,26 +167,29 @@ impl Fold {
     }
 
     fn vertex(&mut self, vertex: &Vertex) -> Option<usize> {
-        if vertex.digest.is_empty() {
+        if vertex.digest.is_empty() || vertex.digest.len() > MAX_KEY {
             return None;
         }
         let index = match self.by_digest.get(&vertex.digest) {
             Some(&index) => index,
             None => self.add(vertex)?,
         };
+        let room = MAX_TEXT.saturating_sub(self.text_bytes);
         let node = self.nodes.get_mut(index)?;
+        let held = node.name.len() + node.error.len();
         let was = (node.cached, !node.error.is_empty());
         let fresh = vertex.started.is_some() || !node.is_started();
         if !vertex.name.is_empty() && node.name.is_empty() {
-            node.name = sanitize::line(&vertex.name).into_owned();
+            node.name = sanitize::line(cut(&vertex.name, MAX_NAME, room)).into_owned();
         }
         if fresh {
             node.cached = vertex.cached;
             node.stillborn = vertex.started.is_none() && vertex.completed.is_some();
         }
         if fresh || !vertex.error.is_empty() {
-            node.error = sanitize::lines(&vertex.error).into_owned();
+            node.error = sanitize::lines(cut(&vertex.error, MAX_ERROR, room)).into_owned();
         }
+        self.text_bytes = self.text_bytes + node.name.len() + node.error.len() - held;
         if let Some(start) = vertex.started {
             node.intervals.set(start, 0, vertex.completed);
         }
@@ -224,13 +236,14 @@ impl Fold {
         if self.nodes.len() >= MAX_VERTEXES {
             return None;
         }
-        let mut node = Node { name: sanitize::line(&vertex.name).into_owned(), ..Node::default() };
-        if let Some(group) = &vertex.progress_group {
+        let name = self.name_of(&vertex.name);
+        let mut node = Node { name, ..Node::default() };
+        if let Some(group) = vertex.progress_group.as_ref().filter(|group| group.id.len() <= MAX_KEY) {
             let at = if let Some(&at) = self.groups.get(&group.id) {
                 at
             } else {
                 let kind = Kind::Group { members: 0, cached: 0, failed: 0, visible: false };
-                let name = sanitize::line(&group.name).into_owned();
+                let name = self.name_of(&group.name);
                 self.nodes.push(Node { name, kind, ..Node::default() });
                 let at = self.nodes.len() - 1;
                 self.groups.insert(group.id.clone(), at);
@@ -247,6 +260,14 @@ impl Fold {
         Some(index)
     }
 
+    /// A name, made safe to show, within the bounds.
+    fn name_of(&mut self, name: &str) -> String {
+        let room = MAX_TEXT.saturating_sub(self.text_bytes);
+        let name = sanitize::line(cut(name, MAX_NAME, room)).into_owned();
+        self.text_bytes += name.len();
+        name
+    }
+
     fn status(&mut self, status: &VertexStatus) -> Option<(usize, usize)> {
         let shown = self.shown(&status.vertex)?;
         let node = self.nodes.get_mut(shown)?;
@@ -256,7 +277,7 @@ impl Fold {
             *held = VertexStatus { id, vertex: String::new(), name: String::new(), ..*status };
             return Some((shown, index));
         }
-        if self.statuses >= MAX_STATUSES {
+        if self.statuses >= MAX_STATUSES || status.id.len() > MAX_KEY {
             return None;
         }
         self.statuses += 1;
@@ -269,9 +290,11 @@ impl Fold {
 
     fn warning(&mut self, warning: &VertexWarning) -> Option<usize> {
         let shown = self.shown(&warning.vertex)?;
-        if self.warnings.len() >= MAX_WARNINGS {
+        let size = size(warning);
+        if self.warnings.len() >= MAX_WARNINGS || self.text_bytes.saturating_add(size) > MAX_TEXT {
             return None;
         }
+        self.text_bytes += size;
         self.warnings.push(owned(warning));
         let node = self.nodes.get_mut(shown)?;
         let short = sanitize::line(&warning.text()).into_owned().into();
@@ -327,6 +350,22 @@ impl Node {
     pub(super) fn tail(&self) -> impl Iterator<Item = (Duration, &str)> {
         self.tail.lines()
     }
+}
+
+/// The beginning of a text that is longer than its limit; little of it when there is no room left.
+fn cut(text: &str, limit: usize, room: usize) -> &str {
+    let mut end = text.len().min(limit.min(room).max(SHORT));
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}
+
+/// Bytes that a warning takes, in the list of all and beside its step.
+fn size(warning: &VertexWarning) -> usize {
+    let detail: usize = warning.detail.iter().map(Bytes::len).sum();
+    let file = warning.source_info.as_ref().map_or(0, |file| file.data.len());
+    2 * warning.short.len() + warning.url.len() + detail + file
 }
 
 /// A warning that does not keep alive the message it came in.

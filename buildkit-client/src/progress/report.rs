@@ -100,7 +100,7 @@ impl Reporter {
 
     /// Says that no more updates will come although the build goes on.
     pub fn incomplete(&self, reason: impl Into<String>) {
-        self.send(Event::Incomplete { reason: reason.into() });
+        self.send(Event::Incomplete { reason: crate::redact::owned(reason.into()) });
     }
 
     /// Shows a step of the client's own, such as `[auth] sharing credentials for HOST`.

@@ -221,6 +221,7 @@ impl Running<'_> {
         let mut answer = std::pin::pin!(answer);
         let mut hello = std::pin::pin!(self.client.introduce(self.link));
         let mut greeted = false;
+        let mut unheard = Box::pin(self.client.unheard(self.link));
         let mut session_ended: Option<String> = None;
         let mut session_deadline = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         loop {
@@ -251,6 +252,9 @@ impl Running<'_> {
                     let reason = format!("no byte from the daemon for {} s", liveness.dead_after.as_secs_f32());
                     return Err(self.lost(reason, None));
                 }
+                () = &mut unheard => {
+                    return Err(self.lost("no answer to a health check: the daemon does not hear us".into(), None));
+                }
                 () = self.context.health_lost(liveness.health_silence()) => {
                     let limit = liveness.health_silence().as_secs_f32();
                     return Err(self.lost(format!("no health check of the session for {limit} s"), None));
@@ -258,7 +262,7 @@ impl Running<'_> {
                 end = &mut self.session.0, if session_ended.is_none() => {
                     session_deadline.set(tokio::time::sleep(WITHOUT_SESSION));
                     let reason = match end {
-                        Ok(SessionEnd::ByDaemon(Some(status))) => format!("the daemon ended the session: {}", status.message()),
+                        Ok(SessionEnd::ByDaemon(Some(status))) => format!("the daemon ended the session: {}", crate::error::shown(status.message())),
                         Ok(SessionEnd::ByDaemon(None)) => "the daemon ended the session".to_owned(),
                         Ok(SessionEnd::Broken(error)) => format!("the session broke: {}", crate::error::report(&*error)),
                         Ok(SessionEnd::Closed) | Err(_) => "the session was closed".to_owned(),
@@ -383,7 +387,7 @@ async fn follow(channel: Channel, reference: String, reporter: Reporter) {
         match stream.message().await {
             Ok(Some(message)) => reporter.status(message),
             Ok(None) => return,
-            Err(status) => return reporter.incomplete(crate::error::bounded(status.message())),
+            Err(status) => return reporter.incomplete(status.message()),
         }
     }
 }

@@ -76,7 +76,7 @@ impl Fetch<'_> {
             if !error.is_transient() || tried >= patience.tries || Instant::now() + wait >= deadline {
                 return Err(error);
             }
-            tracing::debug!(realm = %self.realm.url(), error = %error, tried, "asking the token server again");
+            tracing::debug!(realm = %crate::redact::url(self.realm.url().as_str()), error = %error, tried, "asking the token server again");
             tokio::time::sleep(wait).await;
             pause = pause.saturating_mul(2);
             tried += 1;
