@@ -3,14 +3,16 @@
 use super::{Service, SessionContext};
 use buildkit_proto::health::health_check_response::ServingStatus;
 use buildkit_proto::health::health_server::{Health, HealthServer};
-use buildkit_proto::health::{HealthCheckRequest, HealthCheckResponse};
+use buildkit_proto::health::{
+    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+};
 use futures::Stream;
 use std::pin::Pin;
 use tonic::{Request, Response, Status};
 
 /// The service. It says that we serve for as long as the session is open.
 pub(super) fn service(context: SessionContext) -> Service {
-    Service::new(HealthServer::new(Answer(context)), &["Check", "Watch"])
+    Service::new(HealthServer::new(Answer(context)), &["Check", "List", "Watch"])
 }
 
 #[derive(Debug)]
@@ -23,6 +25,12 @@ impl Health for Answer {
     async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         self.0.health_checked();
         Ok(Response::new(SERVING))
+    }
+
+    async fn list(&self, _: Request<HealthListRequest>) -> Result<Response<HealthListResponse>, Status> {
+        self.0.health_checked();
+        // The empty name is the server as a whole.
+        Ok(Response::new(HealthListResponse { statuses: [(String::new(), SERVING)].into() }))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
