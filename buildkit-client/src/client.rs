@@ -155,13 +155,13 @@ impl Client {
         Self::builder(address).connect().await
     }
 
-    /// Connects to the daemon of `BUILDKIT_HOST`, or the one at the default socket.
+    /// Connects to the daemon of `BUILDKIT_HOST`, or to the one that [`Address::find`] finds on this
+    /// machine: buildkitd, a rootless buildkitd, a Docker Engine.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// As [`connect`](Self::connect), and when there is no daemon's socket on this machine.
     pub async fn from_env() -> Result<Self, Error> {
-        let address = Address::from_env()?.unwrap_or_else(Address::default_socket);
-        Self::builder_for(address).connect().await
+        Self::builder_for(Address::find()?).connect().await
     }
 
     /// A client for an address, with options.

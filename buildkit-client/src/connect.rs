@@ -6,6 +6,7 @@
 mod address;
 mod command;
 mod docker;
+mod find;
 mod link;
 mod liveness;
 mod tcp;

@@ -116,6 +116,7 @@ struct State {
     /// Registries whose credentials were asked for and not given.
     refused: Mutex<BTreeSet<String>>,
     progress: OnceLock<Reporter>,
+    not_utf8: OnceLock<(String, String)>,
 }
 
 #[derive(Default)]
@@ -140,12 +141,23 @@ impl SessionContext {
             named: Mutex::default(),
             refused: Mutex::default(),
             progress: OnceLock::new(),
+            not_utf8: OnceLock::new(),
         }))
     }
 
     /// Where steps of the client's own are shown. Set once, before the session opens.
     pub(crate) fn show_on(&self, progress: Reporter) {
         let _ = self.0.progress.set(progress);
+    }
+
+    /// Notes that a file of a local directory has a name that is not UTF-8; the first one is kept.
+    pub(crate) fn sent_not_utf8(&self, dir: &str, path: &[u8]) {
+        self.0.not_utf8.get_or_init(|| (dir.to_owned(), path.escape_ascii().to_string()));
+    }
+
+    /// A local directory, and a file in it whose name is not UTF-8.
+    pub(crate) fn not_utf8(&self) -> Option<&(String, String)> {
+        self.0.not_utf8.get()
     }
 
     /// Shows a step of the client's own in the progress of the build, such as a token being fetched.

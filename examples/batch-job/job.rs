@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use buildkit_client::connect::Address;
 use buildkit_client::docker_config::DockerConfig;
-use buildkit_client::error::{Error, SolveErrorKind};
+use buildkit_client::error::{Error, RequestError, SolveErrorKind};
 use buildkit_client::export::Export;
 use buildkit_client::progress::Display;
 use buildkit_client::request::Frontend;
+use buildkit_client::session::auth::{CredentialError, RealmError, TokenError};
 use buildkit_client::session::secrets::{SecretSource, Secrets};
 use buildkit_client::tls::Tls;
 use buildkit_client::{Client, Solved};
@@ -55,7 +56,7 @@ pub(crate) async fn run(args: &Args, build: &Build) -> Result<Solved, Failure> {
         };
         (secret.id.clone(), source)
     }));
-    let secrets = secrets.await.map_err(|error| Failure::new(Exit::Usage, &error))?;
+    let secrets = secrets.await.map_err(|error| Failure::new(Exit::Other, &error))?;
 
     let client = connect(args).await?;
     let mut solve =
@@ -85,9 +86,9 @@ pub(crate) async fn run(args: &Args, build: &Build) -> Result<Solved, Failure> {
 
 /// Waits for a daemon that is still starting.
 async fn connect(args: &Args) -> Result<Client, Failure> {
-    let builder = match &args.addr {
+    let builder = match args.addr.as_deref().filter(|address| !address.is_empty()) {
         Some(address) => Client::builder(address),
-        None => Client::builder_for(Address::default_socket()),
+        None => Client::builder_for(Address::find().unwrap_or_else(|_| Address::default_socket())),
     };
     let builder = match tls(args) {
         Some(tls) => builder.tls(tls),
@@ -158,8 +159,10 @@ fn text(error: &Error) -> String {
 fn exit(error: &Error) -> Exit {
     match error {
         Error::Connect(_) | Error::LinkLost(_) => Exit::Connect,
+        Error::Request(RequestError::Path { .. } | RequestError::Attachment { .. }) => Exit::Other,
         Error::Request(_) => Exit::Usage,
         Error::Canceled => Exit::Interrupted,
+        Error::Local(_) if is_about_credentials(error) => Exit::Auth,
         _ => match error.as_solve().map(buildkit_client::error::SolveError::kind) {
             Some(SolveErrorKind::Auth) => Exit::Auth,
             Some(SolveErrorKind::Push) => Exit::Push,
@@ -168,6 +171,12 @@ fn exit(error: &Error) -> Exit {
             None => Exit::Other,
         },
     }
+}
+
+/// Whether credentials could not be had on this side: a store that is not there, a token server that refuses.
+fn is_about_credentials(error: &Error) -> bool {
+    std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source())
+        .any(|error| error.is::<CredentialError>() || error.is::<RealmError>() || error.is::<TokenError>())
 }
 
 async fn write(file: &Path, text: &str) -> Result<(), Failure> {

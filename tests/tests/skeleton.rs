@@ -11,7 +11,9 @@ use buildkit_client::export::Export;
 use buildkit_client::progress::{self, Event};
 use buildkit_client::request::Frontend;
 use buildkit_client::{Client, Solve, Solved};
+use buildkit_proto::control::SolveResponse;
 use buildkit_tests::daemon::{Daemon, Generation, Registry};
+use buildkit_tests::fake::FakeBuildKit;
 
 /// A context folder with a Dockerfile and files.
 fn context(dockerfile: &str, files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -152,17 +154,44 @@ fn odd_name() -> (&'static std::ffi::OsStr, tempfile::TempDir) {
     (name, context)
 }
 
+/// What is sent: byte for byte, to a daemon that takes whatever comes.
 #[tokio::test]
-async fn names_that_are_not_utf8_arrive_byte_for_byte() {
-    // The daemons between have a protobuf library that refuses them; see below.
-    let Some(daemon) = Daemon::or_skip(Generation::Trixie) else { return };
+async fn names_that_are_not_utf8_are_sent_byte_for_byte() {
+    let (name, context) = odd_name();
+    let fake = FakeBuildKit::script()
+        .on_solve(move |solve| async move {
+            let tree = solve.session().await?.pull("context").await?;
+            let path = [b"d/", name.as_bytes()].concat();
+            let entry = tree.iter().find(|entry| entry.stat.path == path);
+            assert_eq!(entry.and_then(|entry| entry.data.as_deref()), Some(&b"odd"[..]));
+            Ok(SolveResponse::default())
+        })
+        .start();
+    let built = fake.client().solve(Frontend::new("dockerfile.v0")).local("context", context.path()).await;
+    built.unwrap_or_else(|e| panic!("{}", report(&e)));
+}
+
+async fn names_arrive_byte_for_byte(generation: Generation) {
+    let Some(daemon) = Daemon::or_skip(generation) else { return };
     let (name, context) = odd_name();
     let out = to_folder(&daemon, context.path()).await;
     assert_eq!(std::fs::read(out.path().join("d").join(name)).unwrap(), b"odd");
 }
 
 #[tokio::test]
-async fn a_daemon_that_refuses_names_that_are_not_utf8_fails_the_build_and_says_why() {
+async fn names_that_are_not_utf8_arrive_byte_for_byte() {
+    names_arrive_byte_for_byte(Generation::Trixie).await;
+}
+
+#[tokio::test]
+async fn names_that_are_not_utf8_arrive_byte_for_byte_on_the_oldest() {
+    names_arrive_byte_for_byte(Generation::Bookworm).await;
+}
+
+/// Docker Engine 28 reads our packets with a protobuf library that checks strings: its gRPC layer refuses
+/// the message before anything of BuildKit sees it.
+#[tokio::test]
+async fn a_daemon_that_refuses_names_that_are_not_utf8_fails_the_build_and_the_file_is_named() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
     let (name, context) = odd_name();
     let out = tempfile::tempdir().unwrap();
@@ -170,7 +199,13 @@ async fn a_daemon_that_refuses_names_that_are_not_utf8_fails_the_build_and_says_
     let built = dockerfile(&client, context.path()).export(Export::local(out.path())).await;
     match built {
         Ok(_) => assert_eq!(std::fs::read(out.path().join("d").join(name)).unwrap(), b"odd"),
-        Err(error) => assert!(report(&error).contains("UTF-8"), "{}", report(&error)),
+        Err(error) => {
+            let text = error.report();
+            assert!(text.contains("local directory \"context\""), "{text}");
+            assert!(text.contains(r"d/caf\xe9-\xff\x01") && text.contains("not UTF-8"), "{text}");
+            let Error::Local(local) = error else { panic!("{text}") };
+            assert!(local.daemon_error().unwrap().message().contains("invalid UTF-8"));
+        }
     }
 }
 

@@ -83,7 +83,7 @@ pub enum ContainerEngine {
     Nerdctl,
 }
 
-const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+pub(super) const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
 impl Address {
     /// `BUILDKIT_HOST` where it is set and not empty.

@@ -23,6 +23,11 @@ pub enum ConnectErrorKind {
         /// What is wrong with it.
         reason: String,
     },
+    /// No address was given, and none of the usual places has a daemon's socket.
+    NoneFound {
+        /// Sockets that are not there or may not be used.
+        tried: Vec<String>,
+    },
     /// The name of the host has no address.
     Resolve,
     /// Nobody listens there.
@@ -114,7 +119,8 @@ impl ConnectError {
             ConnectErrorKind::Address { .. }
             | ConnectErrorKind::NotBuildKit { .. }
             | ConnectErrorKind::Tls { .. } => false,
-            ConnectErrorKind::Resolve
+            ConnectErrorKind::NoneFound { .. }
+            | ConnectErrorKind::Resolve
             | ConnectErrorKind::Refused
             | ConnectErrorKind::Silent { .. }
             | ConnectErrorKind::Command { .. }
@@ -133,6 +139,9 @@ impl fmt::Display for ConnectError {
         write!(f, "cannot connect to {}: ", self.endpoint)?;
         match &self.kind {
             ConnectErrorKind::Address { reason } => f.write_str(reason)?,
+            ConnectErrorKind::NoneFound { tried } => {
+                write!(f, "no socket at {}; set BUILDKIT_HOST to a daemon's address", tried.join(", "))?;
+            }
             ConnectErrorKind::Resolve => f.write_str("the host name has no address")?,
             ConnectErrorKind::Refused => f.write_str("nobody listens there (connection refused)")?,
             ConnectErrorKind::Socket => f.write_str("the socket cannot be opened")?,

@@ -5,7 +5,7 @@ use crate::error::RequestError;
 use crate::request::Local;
 use buildkit_fsutil::directory::Directory;
 use buildkit_fsutil::error::TransferError;
-use buildkit_fsutil::filter::{FilterOptions, owned_by_root};
+use buildkit_fsutil::filter::{FilterOptions, MapEntry, owned_by_root};
 use buildkit_fsutil::send::{SendOptions, send};
 use buildkit_fsutil::source::SourceFs;
 use buildkit_proto::filesync::file_sync_server::{FileSync, FileSyncServer};
@@ -110,7 +110,7 @@ impl FileSync for Sender {
             include_patterns: values(metadata, "include-patterns")?,
             exclude_patterns: values(metadata, "exclude-patterns")?,
             follow_paths: values(metadata, "followpaths")?,
-            map: Some(owned_by_root()),
+            map: Some(noting_names(name.clone(), self.context.clone())),
         };
         let Some(tree) = self.locals.0.get(&name).cloned() else {
             self.context.suspicious(format!("local directory {name:?}"));
@@ -150,6 +150,19 @@ impl FileSync for Sender {
     async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<Packets>, Status> {
         Err(Status::unimplemented("failed to negotiate protocol"))
     }
+}
+
+/// Makes everything belong to root, and notes names that some daemons cannot read.
+fn noting_names(dir: String, context: SessionContext) -> MapEntry {
+    let owned = owned_by_root();
+    Arc::new(move |stat| {
+        if let Some(path) =
+            [&stat.path, &stat.link_name].into_iter().find(|path| std::str::from_utf8(path).is_err())
+        {
+            context.sent_not_utf8(&dir, path);
+        }
+        owned(stat)
+    })
 }
 
 /// Whether a transfer failed on this side. What the daemon or the link did is told by the build.

@@ -4,7 +4,7 @@
 use super::{Plan, Solved};
 use crate::client::{Client, boxed, control};
 use crate::connect::{Channel, Link, is_transport};
-use crate::error::{Error, RequestError, SolveError, SolveErrorKind, Unsupported};
+use crate::error::{Error, LocalError, RequestError, SolveError, SolveErrorKind, Unsupported};
 use crate::export::Export;
 use crate::output::Outputs;
 use crate::progress::Reporter;
@@ -338,6 +338,13 @@ impl Running<'_> {
         if let Some(first) = failures.next() {
             let others = failures.map(|other| crate::error::report(&other)).collect();
             return first.followed_by(Some(error.with_others(others))).into();
+        }
+        if error.message().contains("invalid UTF-8")
+            && let Some((dir, path)) = self.context.not_utf8()
+        {
+            let reason = format!("this daemon does not take the file name \"{path}\", which is not UTF-8");
+            let local = LocalError::new(format!("cannot send local directory {dir:?}"), reason);
+            return local.followed_by(Some(error)).into();
         }
         if let Some(what) = missing(&error) {
             let daemon = self.client.known_daemon().map(|daemon| daemon.to_string());
