@@ -1,0 +1,327 @@
+//! The batch job as a user runs it: the program, its exit codes and its files, on a real BuildKit.
+#![allow(missing_docs, clippy::unwrap_used)] // a failed step is a failed test
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use buildkit_tests::daemon::{Daemon, Generation, Registry};
+use tokio::process::Command;
+
+const EXAMPLE: &str = include_str!("../batch-job/Dockerfile.example");
+
+/// A folder with a Dockerfile, and beside it an empty one for Docker's configuration.
+struct Scene {
+    dir: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new(dockerfile: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["context", "docker", "out"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        std::fs::write(dir.path().join("context/Dockerfile"), dockerfile).unwrap();
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(name)).unwrap()
+    }
+
+    fn login(self, registry: &Registry) -> Self {
+        registry.docker_config(&self.dir.path().join("docker")).unwrap();
+        self
+    }
+
+    /// The program with an environment of its own.
+    fn job(&self) -> Command {
+        let mut job = Command::new(env!("CARGO_BIN_EXE_batch-job"));
+        for variable in ["BUILDKIT_HOST", "DOCKER_AUTH_CONFIG", "REGISTRY_AUTH_FILE", "BUILDKIT_PROGRESS"] {
+            job.env_remove(variable);
+        }
+        job.env("DOCKER_CONFIG", self.path("docker")).stdin(Stdio::null()).kill_on_drop(true);
+        job
+    }
+
+    /// `build` of the folder, with plain progress.
+    fn build(&self, address: &str) -> Command {
+        let mut job = self.job();
+        job.args(["--addr", address, "build", "--progress=plain"]);
+        for name in ["context", "dockerfile"] {
+            job.arg("--local").arg(format!("{name}={}", self.path("context")));
+        }
+        job
+    }
+}
+
+/// What came of it.
+struct Ran {
+    code: i32,
+    said: String,
+}
+
+async fn run(job: &mut Command) -> Ran {
+    let output = tokio::time::timeout(Duration::from_secs(120), job.output()).await;
+    let Output { status, stderr, .. } = output.expect("the job did not end").unwrap();
+    Ran { code: status.code().unwrap_or(-1), said: String::from_utf8_lossy(&stderr).into_owned() }
+}
+
+impl Ran {
+    /// The exit code is this one, and all of these texts were said.
+    #[track_caller]
+    fn ended(&self, code: i32, texts: &[&str]) {
+        assert_eq!(self.code, code, "{}", self.said);
+        for text in texts {
+            assert!(self.said.contains(text), "{text:?} is missing:\n{}", self.said);
+        }
+    }
+}
+
+fn image(name: &str) -> String {
+    format!("type=image,name={name},push=true")
+}
+
+/// The digest that the registry has for the tag `latest` of `HOST/PATH`.
+async fn digest_in(registry: &Registry, name: &str) -> String {
+    let (_, path) = name.split_once('/').unwrap();
+    registry.manifest(path, "latest").await.unwrap().0
+}
+
+#[tokio::test]
+async fn done_is_0_and_the_digest_is_the_registrys() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let registry = &daemon.registries.private;
+    let name = registry.repository("job/example");
+    let scene = Scene::new(EXAMPLE).login(registry);
+    let mut job = scene.build(&daemon.endpoint);
+    job.args(["--frontend", "dockerfile.v0", "--opt", "filename=Dockerfile", "--output", &image(&name)]);
+    job.args(["--digest-file", &scene.path("digest"), "--metadata-file", &scene.path("metadata")]);
+    let ran = run(&mut job).await;
+    let digest = digest_in(registry, &name).await;
+    ran.ended(0, &["RUN touch .i-was-here", &format!("digest: {digest}")]);
+    assert_eq!(scene.read("digest"), digest);
+    let metadata: serde_json::Value = serde_json::from_str(&scene.read("metadata")).unwrap();
+    assert_eq!(metadata["containerimage.digest"], digest.as_str());
+    assert_eq!(metadata["containerimage.descriptor"]["digest"], digest.as_str());
+    assert_eq!(metadata["image.name"], name.as_str());
+    assert!(!ran.said.contains("warning:"), "{}", ran.said);
+}
+
+#[tokio::test]
+async fn the_old_words_and_the_environments_address_do_the_same_and_each_word_is_warned_of() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let registry = &daemon.registries.private;
+    let name = registry.repository("job/old");
+    let scene = Scene::new("FROM scratch\n").login(registry);
+    std::fs::write(scene.path("context/Other"), EXAMPLE).unwrap();
+    let mut job = scene.job();
+    job.env("BUILDKIT_HOST", &daemon.endpoint).args(["build", "--progress=plain"]);
+    job.args(["--frontend=dockerfile.v0", "--frontend-opt", "filename=Other"]);
+    job.arg("--local").arg(format!("context={}", scene.path("context")));
+    job.arg("--local").arg(format!("dockerfile={}", scene.path("context")));
+    job.args(["--exporter", "image", "--exporter-opt", &format!("name={name}")]);
+    job.args(["--exporter-opt", "push=true"]);
+    let ran = run(&mut job).await;
+    let digest = digest_in(registry, &name).await;
+    ran.ended(
+        0,
+        &[
+            "warning: --frontend-opt is deprecated: use --opt",
+            "warning: --exporter is deprecated: use --output",
+            "warning: --exporter-opt is deprecated: use --output",
+            &digest,
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_docker_engine_and_a_folder_will_do() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let Some(engine) = &daemon.docker_endpoint else { return };
+    let scene = Scene::new("FROM scratch\nCOPY Dockerfile /copied\n");
+    let mut job = scene.build(engine);
+    let ran = run(job.arg("--output").arg(format!("type=local,dest={}", scene.path("out")))).await;
+    ran.ended(0, &[]);
+    assert_eq!(scene.read("out/copied"), scene.read("context/Dockerfile"));
+}
+
+#[tokio::test]
+async fn what_the_build_gets_wrong_is_4_with_the_place() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let cases: &[(&str, &[&str])] = &[
+        ("FROM alpine\nRUN echo last words && exit 7\n", &["exit code: 7", "Dockerfile:2", ">>> RUN echo"]),
+        ("FROM scratch\nCOPPY a /a\n", &["Dockerfile:2", ">>> COPPY a /a", "unknown instruction"]),
+        ("FROM scratch\nCOPY nowhere /a\n", &["Dockerfile:2", ">>> COPY nowhere", "not found"]),
+        ("FROM surely/not-there:1\n", &["Dockerfile:1", "surely/not-there:1", ">>> FROM"]),
+    ];
+    for (dockerfile, texts) in cases {
+        let scene = Scene::new(dockerfile);
+        let ran = run(&mut scene.build(&daemon.endpoint)).await;
+        ran.ended(4, texts);
+    }
+    let scene = Scene::new(EXAMPLE);
+    let ran = run(scene.build(&daemon.endpoint).args(["--opt", "filename=Not.There"])).await;
+    ran.ended(4, &["Not.There", "no such file"]);
+}
+
+#[tokio::test]
+async fn what_the_registry_will_not_take_is_5() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let scene = Scene::new("FROM scratch\nCOPY Dockerfile /\n");
+    // A registry that nobody runs. Its pushes are worth another try, so the job makes a few.
+    let ran = run(scene.build(&daemon.endpoint).args(["--output", &image("127.0.0.1:1/a/b")])).await;
+    ran.ended(5, &["127.0.0.1:1"]);
+}
+
+#[tokio::test]
+async fn credentials_that_are_wrong_or_not_to_be_had_are_6() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let registry = &daemon.registries.private;
+    let output = image(&registry.repository("job/refused"));
+
+    let mut stranger = registry.clone();
+    stranger.password = Some("somebody-elses".to_owned());
+    let scene = Scene::new("FROM scratch\nCOPY Dockerfile /\n").login(&stranger);
+    let ran = run(scene.build(&daemon.endpoint).args(["--output", &output])).await;
+    ran.ended(6, &[&registry.address]);
+    assert!(!ran.said.contains("somebody-elses"), "{}", ran.said);
+
+    // None at all.
+    let scene = Scene::new("FROM scratch\nCOPY Dockerfile /\n");
+    run(scene.build(&daemon.endpoint).args(["--output", &output])).await.ended(6, &[&registry.address]);
+
+    // What a config.json copied from a desktop looks like.
+    let config = format!(r#"{{"auths": {{"{}": {{}}}}, "credsStore": "desktop"}}"#, registry.address);
+    std::fs::write(scene.path("docker/config.json"), config).unwrap();
+    let ran = run(scene.build(&daemon.endpoint).args(["--output", &output])).await;
+    ran.ended(
+        6,
+        &[
+            &registry.address,
+            "credential store \"desktop\"",
+            &scene.path("docker/config.json"),
+            "docker-credential-desktop is not installed",
+        ],
+    );
+
+    std::fs::write(scene.path("docker/config.json"), "{").unwrap();
+    let ran = run(scene.build(&daemon.endpoint).args(["--output", &output])).await;
+    ran.ended(6, &[&scene.path("docker/config.json")]);
+}
+
+#[tokio::test]
+async fn a_command_line_that_makes_no_sense_is_2() {
+    let scene = Scene::new(EXAMPLE);
+    let cases: &[(&[&str], &str)] = &[
+        (&["--bogus"], "--bogus"),
+        (&["--output", "name=a"], "the type is missing"),
+        (&["--output", "type=local"], "needs dest=PATH"),
+        (&["--local", "context"], "expected KEY=VALUE"),
+        (&["--opt", "target"], "a value is missing"),
+    ];
+    for (args, text) in cases {
+        run(scene.build("tcp://127.0.0.1:1").args(*args)).await.ended(2, &[text]);
+    }
+    run(scene.job().args(["build", "--progress", "loud"])).await.ended(2, &["expected auto, plain"]);
+    run(&mut scene.build("buildkitd:1234")).await.ended(2, &["buildkitd:1234", "no scheme"]);
+    run(&mut scene.job()).await.ended(2, &["Usage:"]);
+    // Help is no failure, and lists the codes.
+    let help = scene.job().arg("--help").output().await.unwrap();
+    assert!(help.status.success());
+    assert!(String::from_utf8_lossy(&help.stdout).contains("Exit codes: 0 done"));
+}
+
+#[tokio::test]
+async fn what_is_wrong_on_this_side_is_1() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let scene = Scene::new("FROM scratch\nCOPY Dockerfile /\n");
+    let missing = scene.path("nowhere");
+    let mut job = scene.job();
+    job.args(["--addr", &daemon.endpoint, "build", "--local", &format!("context={missing}")]);
+    run(&mut job).await.ended(1, &["context", &missing, "No such file"]);
+    let secret = format!("id=s,src={missing}");
+    run(scene.build(&daemon.endpoint).args(["--secret", &secret])).await.ended(1, &[&missing]);
+    run(scene.build(&daemon.endpoint).args(["--digest-file", &scene.path("digest")]))
+        .await
+        .ended(1, &["no digest"]);
+    assert!(!Path::new(&scene.path("digest")).exists());
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_not_there_is_3_after_the_time_given() {
+    let scene = Scene::new(EXAMPLE);
+    let start = Instant::now();
+    let ran = run(scene.build("tcp://127.0.0.1:1").args(["--wait", "4"])).await;
+    ran.ended(3, &["waiting up to 4 s for the daemon at tcp://127.0.0.1:1", "connection refused"]);
+    let took = start.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_secs(20)).contains(&took), "{took:?}");
+    // What waiting cannot cure is told at once.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}", listener.local_addr().unwrap());
+    let start = Instant::now();
+    run(scene.build(&address).args(["--tlscacert", "/nowhere"])).await.ended(3, &["/nowhere"]);
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_still_starting_is_waited_for() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let Some(upstream) = daemon.endpoint.strip_prefix("tcp://").map(str::to_owned) else { return };
+    // A port that is free now, and a daemon behind it a little later.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let late = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let listener = tokio::net::TcpListener::bind(port).await.unwrap();
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut daemon = tokio::net::TcpStream::connect(&upstream).await.unwrap();
+            tokio::spawn(async move {
+                // Whoever hangs up first ends it.
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut daemon).await;
+            });
+        }
+    });
+    let scene = Scene::new("FROM scratch\nCOPY Dockerfile /\n");
+    let ran = run(scene.build(&format!("tcp://{port}")).args(["--wait", "60"])).await;
+    late.abort();
+    ran.ended(0, &["waiting up to 60 s for the daemon"]);
+}
+
+#[tokio::test]
+async fn a_signal_stops_the_build_on_the_daemon_and_is_130() {
+    use tokio::io::AsyncReadExt as _;
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let salt = std::process::id();
+    let scene = Scene::new(&format!("FROM alpine\nRUN echo started-{salt} && sleep 300\n"));
+    let mut job = scene.build(&daemon.endpoint).arg("--no-cache").stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = job.stderr.take().unwrap();
+    let mut said = Vec::new();
+    let started = format!(" started-{salt}\n");
+    while !String::from_utf8_lossy(&said).contains(&started) {
+        let read = tokio::time::timeout(Duration::from_secs(60), stderr.read_buf(&mut said)).await;
+        assert!(read.unwrap().unwrap() > 0, "{}", String::from_utf8_lossy(&said));
+    }
+    let pid = rustix::process::Pid::from_raw(i32::try_from(job.id().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let start = Instant::now();
+    let status = tokio::time::timeout(Duration::from_secs(10), job.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(130));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    // Nobody runs the step any more: the daemon's processes are ours to see.
+    let gone = || {
+        let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        !processes
+            .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok())
+            .any(|line| String::from_utf8_lossy(&line).contains(&format!("echo started-{salt} && sleep")))
+    };
+    let start = Instant::now();
+    while !gone() {
+        assert!(start.elapsed() < Duration::from_secs(20), "the step still runs");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
