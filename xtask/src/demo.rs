@@ -22,8 +22,8 @@ pub(crate) fn run(options: &Options) -> Result {
     println!("BuildKit of Docker Engine {} at {}", daemon.engine, daemon.endpoint);
     println!("registry with a password at {}\n", registry.address);
     let outcome = build_and_push(&daemon.endpoint, registry);
-    if started && !options.keep {
-        buildkit::down()?;
+    if !options.keep {
+        buildkit::stop(&started)?;
     }
     outcome
 }

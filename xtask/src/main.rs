@@ -4,12 +4,14 @@
 //! every machine and needs no more than Rust to start with.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command-line tool talks to its user
 
+mod bench;
 mod buildkit;
 mod codegen;
 mod demo;
 mod fail;
 mod frontend_image;
 mod fuzz;
+mod package;
 mod reliability;
 mod test;
 mod tidy;
@@ -43,6 +45,10 @@ enum Command {
     FrontendImage(frontend_image::Options),
     /// Bring the table of promises and faults up to date
     Reliability(reliability::Options),
+    /// Run the benchmarks
+    Bench(bench::Options),
+    /// Check that what would be published is whole and compiles by itself
+    Package,
     /// Check the rules of the repository that a compiler does not know
     Tidy,
 }
@@ -56,6 +62,8 @@ fn main() -> std::process::ExitCode {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::FrontendImage(options) => frontend_image::run(&options),
         Command::Reliability(options) => tidy::tracked().and_then(|files| reliability::run(&options, &files)),
+        Command::Bench(options) => bench::run(&options),
+        Command::Package => package::run(),
         Command::Tidy => tidy::run(),
     };
     report(outcome)

@@ -1,12 +1,15 @@
 //! `cargo xtask test`: everything that must hold, in one command.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::buildkit::{self, Generation, State};
+use crate::buildkit::{self, Generation, Started, State};
 use crate::fail::{Context as _, Result};
+use crate::package;
 use crate::tidy;
 use crate::workspace::{cargo, output, show, target};
 
@@ -21,33 +24,54 @@ pub(crate) struct Options {
     keep: bool,
 }
 
-/// Provisions, checks format, lints, rules and documentation, and runs all tests.
+/// Provisions, checks format, lints, rules, documentation and packages, and runs all tests.
 pub(crate) fn run(options: &Options) -> Result {
-    let start = Instant::now();
+    let mut steps = Steps::default();
     let provisioning = (!options.no_daemon).then(|| thread::spawn(provision));
+    let checked = checks(&mut steps);
+    let mut daemons = match provisioning {
+        None => Daemons { reasons: vec!["--no-daemon".to_owned()], ..Daemons::default() },
+        Some(thread) => thread.join().map_err(|_| "provisioning panicked".to_owned())?,
+    };
+    let outcome = checked.and_then(|()| tests(&mut steps, &daemons, options));
+    if !options.keep {
+        // What ran before is not ours to end.
+        buildkit::stop(&std::mem::take(&mut daemons.started))?;
+    }
+    steps.print();
+    outcome
+}
 
-    step("format");
+/// Everything that needs no daemon, cheapest first.
+fn checks(steps: &mut Steps) -> Result {
+    steps.begin("format");
     show(cargo().args(["fmt", "--all", "--check"]))?;
-    step("tidy");
+    steps.begin("tidy");
     tidy::run()?;
-    step("clippy");
+    steps.begin("clippy");
     show(cargo().args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]))?;
-    step("documentation");
+    steps.begin("documentation");
     let mut doc = cargo();
-    doc.args(["doc", "--workspace", "--all-features", "--no-deps"])
-        .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links");
+    doc.args(["doc", "--workspace", "--all-features", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
     show(&mut doc)?;
-    step("buildkit-llb for wasm32");
+    steps.begin("buildkit-llb for wasm32");
     match output(Command::new("rustup").args(["target", "add", "wasm32-unknown-unknown"])) {
         Ok(_) => show(cargo().args(["check", "-p", "buildkit-llb", "--target", "wasm32-unknown-unknown"]))?,
         Err(error) => println!("SKIPPED: the target cannot be had here ({})", first_line(&error)),
     }
+    steps.begin("packages");
+    package::run()
+}
 
-    step("tests");
-    let daemons = match provisioning {
-        None => Daemons { up: Vec::new(), reasons: vec!["--no-daemon".to_owned()], started: false },
-        Some(thread) => thread.join().map_err(|_| "provisioning panicked".to_owned())??,
-    };
+/// All tests, and the count of those that ran on a daemon.
+fn tests(steps: &mut Steps, daemons: &Daemons, options: &Options) -> Result {
+    if daemons.up.is_empty() && !options.no_daemon {
+        return Err(format!(
+            "no BuildKit could be provisioned, and `--no-daemon` was not said:\n{}",
+            daemons.reasons.join("\n")
+        ));
+    }
+    steps.begin("tests");
     let report = target().join("daemon-tests.tsv");
     let _ = std::fs::remove_file(&report);
     let mut test = cargo();
@@ -60,59 +84,55 @@ pub(crate) fn run(options: &Options) -> Result {
         test.env("BUILDKIT_TESTS_REQUIRED", daemons.up.join(","));
     }
     let outcome = show_tests(&mut test);
-    if daemons.started && !options.keep {
-        buildkit::down()?;
-    }
 
-    step("daemon tests");
+    steps.begin("daemon tests");
     for reason in &daemons.reasons {
         println!("SKIPPED daemons: {reason}");
     }
-    let (ran, skipped) = count(&std::fs::read_to_string(&report).unwrap_or_default());
-    for test in &skipped {
-        println!("SKIPPED {test}");
-    }
-    println!(
-        "{ran} daemon tests ran ({}), {} were skipped",
-        if daemons.up.is_empty() { "on none".to_owned() } else { daemons.up.join(", ") },
-        skipped.len()
-    );
-    println!("all of it took {} s", start.elapsed().as_secs());
+    let counted = Counted::from(std::fs::read_to_string(&report).unwrap_or_default().as_str());
+    print!("{counted}");
     outcome?;
-    if ran == 0 && !options.no_daemon {
+    if counted.ran.is_empty() && !options.no_daemon {
         return Err("no daemon test ran; `--no-daemon` does without them".into());
     }
     Ok(())
 }
 
+/// What was provisioned.
+#[derive(Default)]
 struct Daemons {
     /// The suites that tests may insist on.
     up: Vec<String>,
     /// Why the others are missing.
     reasons: Vec<String>,
-    started: bool,
+    started: Started,
 }
 
-/// Starts the newest generation, and the older ones as far as they can be had.
-fn provision() -> Result<Daemons> {
+/// Starts the generations, newest first, as far as they can be had.
+fn provision() -> Daemons {
+    let mut daemons = Daemons::default();
     if std::env::var_os("BUILDKIT_HOST").is_some() {
-        let (_, started) = buildkit::up(&[])?;
-        let reasons = vec!["the older generations, because BUILDKIT_HOST names the daemon".to_owned()];
-        return Ok(Daemons { up: vec!["sid".to_owned()], reasons, started });
-    }
-    let (_, mut started) = buildkit::up(&[Generation::Sid])?;
-    let mut up = vec!["sid".to_owned()];
-    let mut reasons = Vec::new();
-    for generation in [Generation::Trixie, Generation::Bookworm] {
-        match buildkit::up(&[generation]) {
-            Ok((_, more)) => {
-                up.push(generation.suite().to_owned());
-                started |= more;
+        match buildkit::up(&[]) {
+            Ok((_, started)) => {
+                daemons.started = started;
+                daemons.up.push(Generation::Sid.suite().to_owned());
+                let reason = "the older generations, because BUILDKIT_HOST names the daemon";
+                daemons.reasons.push(reason.to_owned());
             }
-            Err(error) => reasons.push(format!("{}: {error}", generation.suite())),
+            Err(error) => daemons.reasons.push(format!("the registries: {error}")),
+        }
+        return daemons;
+    }
+    for generation in [Generation::Sid, Generation::Trixie, Generation::Bookworm] {
+        match buildkit::up(&[generation]) {
+            Ok((_, started)) => {
+                daemons.up.push(generation.suite().to_owned());
+                daemons.started.and(started);
+            }
+            Err(error) => daemons.reasons.push(format!("{}: {error}", generation.suite())),
         }
     }
-    Ok(Daemons { up, reasons, started })
+    daemons
 }
 
 /// Runs the tests with what passing tests print kept out of sight but not thrown away: all of it goes
@@ -149,22 +169,72 @@ fn show_tests(test: &mut Command) -> Result {
     }
 }
 
-/// How many tests ran on a daemon, and which did not, with the reason.
-fn count(report: &str) -> (usize, Vec<String>) {
-    let (mut ran, mut skipped) = (0, Vec::new());
-    for line in report.lines() {
-        match line.split_once('\t') {
-            Some(("ran", _)) => ran += 1,
-            Some(("skipped", test)) => skipped.push(test.replace('\t', ": ")),
-            _ => {}
-        }
-    }
-    skipped.sort();
-    (ran, skipped)
+/// Which tests ran on which daemon, and which did not, with the reason.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counted {
+    /// Names of tests by suite.
+    ran: BTreeMap<String, BTreeSet<String>>,
+    skipped: BTreeSet<String>,
 }
 
-fn step(name: &str) {
-    println!("\n== {name}");
+impl From<&str> for Counted {
+    /// Reads what the tests reported: outcome, test, and suite or reason, between tabs.
+    fn from(report: &str) -> Self {
+        let mut counted = Counted::default();
+        for line in report.lines() {
+            let fields: Vec<&str> = line.splitn(3, '\t').collect();
+            match fields[..] {
+                ["ran", test, suite] => {
+                    counted.ran.entry(suite.to_owned()).or_default().insert(test.to_owned());
+                }
+                ["skipped", test, reason] => drop(counted.skipped.insert(format!("{test}: {reason}"))),
+                _ => {}
+            }
+        }
+        counted
+    }
+}
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for test in &self.skipped {
+            writeln!(f, "SKIPPED {test}")?;
+        }
+        let all: usize = self.ran.values().map(BTreeSet::len).sum();
+        let parts: Vec<String> =
+            self.ran.iter().map(|(suite, tests)| format!("{} on {suite}", tests.len())).collect();
+        let parts = if parts.is_empty() { "none".to_owned() } else { parts.join(", ") };
+        writeln!(f, "{all} daemon tests ran ({parts}), {} were skipped", self.skipped.len())
+    }
+}
+
+/// What was done, and how long it took.
+#[derive(Default)]
+struct Steps {
+    done: Vec<(&'static str, Duration)>,
+    current: Option<(&'static str, Instant)>,
+}
+
+impl Steps {
+    fn begin(&mut self, name: &'static str) {
+        self.end();
+        println!("\n== {name}");
+        self.current = Some((name, Instant::now()));
+    }
+
+    fn end(&mut self) {
+        if let Some((name, start)) = self.current.take() {
+            self.done.push((name, start.elapsed()));
+        }
+    }
+
+    fn print(&mut self) {
+        self.end();
+        let all: Duration = self.done.iter().map(|(_, took)| *took).sum();
+        let parts: Vec<String> =
+            self.done.iter().map(|(name, took)| format!("{name} {} s", took.as_secs())).collect();
+        println!("\nall of it took {} s: {}", all.as_secs(), parts.join(", "));
+    }
 }
 
 fn first_line(text: &str) -> &str {
@@ -173,10 +243,13 @@ fn first_line(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use super::Counted;
+
     #[test]
-    fn runs_and_skips_are_told_apart() {
-        let (ran, skipped) = super::count("ran\ta\tsid\nskipped\tb\tno root\nran\tc\tsid\n");
-        assert_eq!(ran, 2);
-        assert_eq!(skipped, ["b: no root"]);
+    fn runs_and_skips_are_told_apart_by_generation() {
+        let report = "ran\ta\tsid\nskipped\tb\tno root\nran\tc\ttrixie\nran\ta\tsid\nran\td\tsid\n";
+        let shown = Counted::from(report).to_string();
+        assert_eq!(shown, "SKIPPED b: no root\n3 daemon tests ran (2 on sid, 1 on trixie), 1 were skipped\n");
+        assert_eq!(Counted::from("").to_string(), "0 daemon tests ran (none), 0 were skipped\n");
     }
 }

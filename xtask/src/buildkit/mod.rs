@@ -14,6 +14,7 @@ mod registry;
 mod seed;
 mod state;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::fail::Result;
@@ -61,11 +62,27 @@ pub(crate) fn run(command: &Command) -> Result {
     }
 }
 
-/// Makes sure that the registries and these generations run. Says whether anything had to be started.
-pub(crate) fn up(generations: &[Generation]) -> Result<(State, bool)> {
+/// What a call of [`up`] had to start, to be stopped again by [`stop`]. What ran before is not ours to end.
+#[derive(Debug, Default)]
+pub(crate) struct Started {
+    registries: bool,
+    /// Suites.
+    daemons: BTreeSet<&'static str>,
+}
+
+impl Started {
+    /// Adds what another call has started.
+    pub(crate) fn and(&mut self, more: Started) {
+        self.registries |= more.registries;
+        self.daemons.extend(more.daemons);
+    }
+}
+
+/// Makes sure that the registries and these generations run. Says what had to be started.
+pub(crate) fn up(generations: &[Generation]) -> Result<(State, Started)> {
     let _lock = state::lock()?;
     let mut state = State::load()?;
-    let mut started = false;
+    let mut started = Started::default();
     // The registries come from the newest generation's packages and are the older ones' mirror.
     let tools = provision::rootfs(Generation::Sid)?;
     if !state.registries.as_ref().is_some_and(registry::Registries::alive) {
@@ -74,7 +91,7 @@ pub(crate) fn up(generations: &[Generation]) -> Result<(State, bool)> {
         }
         state.registries = Some(registry::start(&tools)?);
         state.store()?;
-        started = true;
+        started.registries = true;
     }
     let Some(registries) = &state.registries else { return Err("the registries did not start".into()) };
     for &generation in generations {
@@ -87,13 +104,34 @@ pub(crate) fn up(generations: &[Generation]) -> Result<(State, bool)> {
         let rootfs = provision::rootfs(generation)?;
         let daemon = daemon::start(generation, &rootfs, registries)?;
         state.daemons.insert(generation.suite().to_owned(), daemon);
-        started = true;
+        started.daemons.insert(generation.suite());
     }
     state.store()?;
     Ok((state, started))
 }
 
-/// Stops everything that [`up`] started.
+/// Stops what a call of [`up`] has started. The registries stay while a daemon of others uses them.
+pub(crate) fn stop(started: &Started) -> Result {
+    if !started.registries && started.daemons.is_empty() {
+        return Ok(());
+    }
+    let _lock = state::lock()?;
+    let mut state = State::load()?;
+    for suite in &started.daemons {
+        if let Some(daemon) = state.daemons.remove(*suite) {
+            daemon.stop();
+        }
+    }
+    if started.registries
+        && state.daemons.is_empty()
+        && let Some(registries) = state.registries.take()
+    {
+        registries.stop();
+    }
+    state.store()
+}
+
+/// Stops everything, whoever started it.
 pub(crate) fn down() -> Result {
     let _lock = state::lock()?;
     let state = State::load()?;
