@@ -1,10 +1,28 @@
-//! BuildKit for Rust programs: the builder, the Dockerfile frontend and the client in one crate.
-//!
-//! Each module is one crate of the workspace, under the name that reads best in a program.
+#![doc = include_str!("tutorial.md")]
 
 #[cfg(feature = "client")]
 pub use buildkit_client as client;
+#[cfg(feature = "client")]
+pub use buildkit_client::{
+    Build, Client, Error, Retry, Secret, Solve, Solved,
+    cache::RegistryCache,
+    docker_config::DockerConfig,
+    export::Export,
+    progress,
+    request::{Frontend, Local},
+    session::{secrets::SecretSource, ssh::SshSource},
+    tls::Tls,
+};
 #[cfg(feature = "dockerfile")]
 pub use buildkit_dockerfile as dockerfile;
+#[cfg(feature = "dockerfile")]
+pub use buildkit_dockerfile::Dockerfile;
 pub use buildkit_frontend as frontend;
+pub use buildkit_frontend::Gateway;
 pub use buildkit_llb as llb;
+pub use buildkit_llb::{Platform, State};
+
+/// The front page of the repository, so that its example compiles.
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../README.md")]
+mod readme {}

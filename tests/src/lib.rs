@@ -12,4 +12,6 @@ pub mod token_registry;
 mod guides {
     #[doc = include_str!("../../docs/guide/frontends.md")]
     mod frontends {}
+    #[doc = include_str!("../../docs/concepts/llb.md")]
+    mod llb {}
 }
