@@ -1,6 +1,5 @@
 //! `cargo xtask package`: what would be published builds by itself, away from this repository.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -93,17 +92,12 @@ fn unpacked(package: &Package, dir: &Path) -> PathBuf {
 
 /// Compiles each package with its own features alone: what it uses of a dependency, it asks for itself.
 fn compile(packages: &[Package], dir: &Path) -> Result {
-    let members: BTreeMap<&str, String> = packages
-        .iter()
-        .map(|package| (package.name.as_str(), format!("{}-{}", package.name, package.version)))
-        .collect();
-    let list: Vec<String> = members.values().map(|member| format!("\"{member}\"")).collect();
-    let mut manifest = format!(
-        "[workspace]\nresolver = \"3\"\nmembers = [{}]\n[profile.dev]\ndebug = false\n[patch.crates-io]\n",
-        list.join(", ")
-    );
-    for (name, member) in &members {
-        manifest.push_str(&format!("{name} = {{ path = \"{member}\" }}\n"));
+    let mut manifest =
+        "[workspace]\nresolver = \"3\"\nmembers = [\"*\"]\n[profile.dev]\ndebug = false\n".to_owned();
+    manifest.push_str("[patch.crates-io]\n");
+    for package in packages {
+        let folder = format!("{}-{}", package.name, package.version);
+        manifest.extend([&package.name, " = { path = \"", &folder, "\" }\n"]);
     }
     std::fs::write(dir.join("Cargo.toml"), manifest).context(dir.display())?;
     // The same versions that are tested here.
