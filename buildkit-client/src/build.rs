@@ -68,6 +68,12 @@ impl fmt::Debug for BuildFunction {
 }
 
 impl BuildFunction {
+    pub(crate) fn new(
+        function: impl Fn(Gateway) -> BoxFuture<'static, Result<BuildResult>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(function))
+    }
+
     /// Drives the build that was sent as `reference`, and reports its result to the daemon.
     pub(crate) async fn drive(
         self,

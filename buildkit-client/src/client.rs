@@ -1,6 +1,8 @@
 //! The client: an address, how to reach it, and the calls.
 
-use crate::connect::{Address, Channel, Connector, Link, LinkEnd, Liveness, connector_with, is_transport};
+use crate::connect::{
+    Address, Channel, Connector, Headers, Link, LinkEnd, Liveness, connector_with, is_transport,
+};
 use crate::error::{BoxError, Error, LinkLost};
 use crate::retry::Retry;
 use crate::session::MAX_MESSAGE;
@@ -15,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Code, Response, Status, Streaming};
+use tracing::Instrument as _;
 
 /// A client of the daemon's control service.
 pub(crate) type Control = ControlClient<Channel>;
@@ -38,6 +41,7 @@ struct Inner {
     liveness: Liveness,
     connect_retry: Retry,
     push_retry: Retry,
+    headers: Headers,
     link: tokio::sync::Mutex<Option<Arc<Link>>>,
     daemon: Mutex<Option<Daemon>>,
 }
@@ -71,8 +75,13 @@ impl fmt::Display for Daemon {
 ///
 /// # Defaults
 ///
-/// No TLS; the timeouts of [`Liveness`]; a connection is tried once; a push that fails for a
-/// passing reason is tried again as [`Retry::push`] says.
+/// | | default |
+/// |---|---|
+/// | [`tls`](Self::tls) | none: the connection is plain |
+/// | [`liveness`](Self::liveness) | the times of [`Liveness`] |
+/// | [`retry_connect`](Self::retry_connect) | [`Retry::never`]: a connection is tried once |
+/// | [`retry_push`](Self::retry_push) | [`Retry::push`]: twice more, where a push failed for a passing reason |
+/// | [`headers`](Self::headers) | none |
 #[derive(Debug, Clone)]
 #[must_use = "end it with .connect() or .lazy()"]
 pub struct ClientBuilder {
@@ -81,6 +90,7 @@ pub struct ClientBuilder {
     liveness: Liveness,
     connect_retry: Retry,
     push_retry: Retry,
+    headers: Headers,
 }
 
 #[derive(Debug, Clone)]
@@ -115,6 +125,30 @@ impl ClientBuilder {
         self
     }
 
+    /// Adds headers to every call: the token that a proxy before the daemon asks for, or where a call stands in a
+    /// trace (see [`TraceContext::inject`](crate::trace::TraceContext::inject)).
+    ///
+    /// `add` is asked for each call, so what it adds may change, and on the task that makes the call, inside its
+    /// `tracing` span. It must not block.
+    ///
+    /// ```no_run
+    /// # async fn f(token: std::sync::Arc<dyn Fn() -> String + Send + Sync>) -> Result<(), buildkit_client::Error> {
+    /// let client = buildkit_client::Client::builder("tcp://proxy:1234")
+    ///     .headers(move |headers| {
+    ///         if let Ok(mut value) = http::HeaderValue::try_from(format!("Bearer {}", token())) {
+    ///             value.set_sensitive(true);
+    ///             headers.insert(http::header::AUTHORIZATION, value);
+    ///         }
+    ///     })
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn headers(mut self, add: impl Fn(&mut http::HeaderMap) + Send + Sync + 'static) -> Self {
+        self.headers = self.headers.and(add);
+        self
+    }
+
     /// Makes the client; connects when it is first used.
     ///
     /// # Errors
@@ -130,6 +164,7 @@ impl ClientBuilder {
             liveness: self.liveness,
             connect_retry: self.connect_retry,
             push_retry: self.push_retry,
+            headers: self.headers,
             link: tokio::sync::Mutex::default(),
             daemon: Mutex::default(),
         })))
@@ -161,7 +196,15 @@ impl Client {
     /// # Errors
     /// As [`connect`](Self::connect), and when there is no daemon's socket on this machine.
     pub async fn from_env() -> Result<Self, Error> {
-        Self::builder_for(Address::find()?).connect().await
+        Self::builder_from_env()?.connect().await
+    }
+
+    /// A client for the daemon that [`from_env`](Self::from_env) connects to, with options.
+    ///
+    /// # Errors
+    /// When the address cannot be understood, and when there is no daemon's socket on this machine.
+    pub fn builder_from_env() -> Result<ClientBuilder, Error> {
+        Ok(Self::builder_for(Address::find()?))
     }
 
     /// A client for an address, with options.
@@ -186,6 +229,7 @@ impl Client {
             liveness: Liveness::default(),
             connect_retry: Retry::never(),
             push_retry: Retry::push(),
+            headers: Headers::default(),
         }
     }
 
@@ -240,10 +284,11 @@ impl Client {
         let mut delays = self.0.connect_retry.delays();
         let mut attempts = 1;
         loop {
-            let error = match Link::open(&*self.0.connector, &self.0.liveness, pings).await {
-                Ok(link) => return Ok(link),
-                Err(error) => error.tried(attempts, started.elapsed()),
-            };
+            let error =
+                match Link::open(&*self.0.connector, &self.0.liveness, self.0.headers.clone(), pings).await {
+                    Ok(link) => return Ok(link),
+                    Err(error) => error.tried(attempts, started.elapsed()),
+                };
             match delays.next().filter(|_| error.is_transient()) {
                 Some(delay) => tokio::time::sleep(delay).await,
                 None => return Err(error.into()),
@@ -316,17 +361,21 @@ impl Client {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let link = self.link().await?;
-        let started = Instant::now();
-        let answer = call(control(&link));
-        tokio::select! {
-            biased;
-            answer = answer => match answer {
-                Ok(answer) => Ok(answer.into_inner()),
-                Err(status) => Err(self.failed(&link, name, started, status)),
-            },
-            error = self.dead(&link, name, started) => Err(error),
-        }
+        let span = tracing::debug_span!("buildkit.call", call = name);
+        let exchange = async {
+            let link = self.link().await?;
+            let started = Instant::now();
+            let answer = call(control(link.channel()));
+            tokio::select! {
+                biased;
+                answer = answer => match answer {
+                    Ok(answer) => Ok(answer.into_inner()),
+                    Err(status) => Err(self.failed(&link, name, started, status)),
+                },
+                error = self.dead(&link, name, started) => Err(error),
+            }
+        };
+        exchange.instrument(span).await
     }
 
     /// Makes a call with a stream of answers.
@@ -342,7 +391,7 @@ impl Client {
         let started = Instant::now();
         let stream = tokio::select! {
             biased;
-            answer = call(control(&link)) => match answer {
+            answer = call(control(link.channel())) => match answer {
                 Ok(answer) => answer.into_inner(),
                 Err(status) => return Err(self.failed(&link, name, started, status)),
             },
@@ -451,8 +500,8 @@ pub(crate) fn boxed(end: &LinkEnd) -> Option<BoxError> {
 }
 
 /// A control client that takes what daemons send: status messages may be larger than requests.
-pub(crate) fn control(link: &Link) -> ControlClient<Channel> {
-    ControlClient::new(link.channel())
+pub(crate) fn control(channel: Channel) -> ControlClient<Channel> {
+    ControlClient::new(channel)
         .max_decoding_message_size(4 * MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE)
 }

@@ -58,6 +58,37 @@ impl From<control::UsageRecord> for UsageRecord {
     }
 }
 
+/// Which records of the daemon's cache to list. Filters are those of [`Prune`].
+///
+/// # Defaults
+///
+/// All records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct UsageQuery {
+    filters: Vec<String>,
+    unused_for: Duration,
+}
+
+impl UsageQuery {
+    /// All records.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Only what this filter selects, or another one.
+    pub fn filter(mut self, filter: impl Into<String>) -> Self {
+        self.filters.push(filter.into());
+        self
+    }
+
+    /// Only what was not used within this time. Daemons before BuildKit 0.22 list all.
+    pub fn unused_for(mut self, time: Duration) -> Self {
+        self.unused_for = time;
+        self
+    }
+}
+
 /// What to remove from the daemon's cache.
 ///
 /// Filters are containerd's: `type==exec.cachemount`, `id~=^abc`, `inuse`; a comma means "and", several filters mean
@@ -215,16 +246,12 @@ impl From<worker::WorkerRecord> for Worker {
 }
 
 impl Client {
-    /// What the daemon's cache holds, in order of size and id. Filters are those of [`Prune`]; none selects all.
+    /// What the daemon's cache holds, in order of size and id.
     ///
     /// # Errors
     /// When a filter is not understood, or the daemon cannot be reached.
-    pub async fn disk_usage(
-        &self,
-        filters: impl IntoIterator<Item = impl Into<String>>,
-    ) -> Result<Vec<UsageRecord>, Error> {
-        let filter = filters.into_iter().map(Into::into).collect();
-        let request = DiskUsageRequest { filter, ..DiskUsageRequest::default() };
+    pub async fn disk_usage(&self, query: UsageQuery) -> Result<Vec<UsageRecord>, Error> {
+        let request = DiskUsageRequest { filter: query.filters, age_limit: nanos(query.unused_for) };
         let call = |mut control: crate::client::Control| async move { control.disk_usage(request).await };
         let answer = self.call("Control.DiskUsage", call).await?;
         let mut records: Vec<_> = answer.record.into_iter().map(UsageRecord::from).collect();

@@ -14,11 +14,14 @@ use prost::Message as _;
 use tonic::Code;
 
 use crate::client::{Client, Control, Follow};
-use crate::error::Error;
-use crate::progress::{Progress, SolveStatus, time};
+use crate::error::{Error, SolveError};
+use crate::progress::{Progress, Reporter, SolveStatus, time};
+use crate::solve::{Descriptor, Solved};
 
 /// Larger updates are not read from a stored log.
 const MAX_UPDATE: usize = 64 << 20;
+/// Larger errors are not read: they carry source files.
+const MAX_ERROR: usize = 64 << 20;
 /// Larger traces are not read.
 const MAX_TRACE: usize = 256 << 20;
 
@@ -43,6 +46,10 @@ pub struct HistoryRecord {
     pub logs: Option<String>,
     /// Digest of the stored trace.
     pub trace: Option<String>,
+    /// Digest of the stored error with all its details.
+    pub external_error: Option<String>,
+    /// Attestations of the result, such as its provenance; [`History::blob`] reads them.
+    pub attestations: Vec<Descriptor>,
     /// Whether it is kept for good.
     pub pinned: bool,
     /// Steps whose result came from the cache.
@@ -68,6 +75,11 @@ impl From<control::BuildHistoryRecord> for HistoryRecord {
     fn from(record: control::BuildHistoryRecord) -> Self {
         let digest = |descriptor: Option<control::Descriptor>| descriptor.map(|held| held.digest);
         let error = record.error.filter(|error| error.code != 0);
+        let results = record.result.iter().chain(record.results.values());
+        let attestations = results.flat_map(|result| &result.attestations).cloned().map(Descriptor::from);
+        let mut attestations: Vec<_> = attestations.collect();
+        attestations.sort_by(|a, b| a.digest.cmp(&b.digest));
+        attestations.dedup();
         Self {
             reference: record.r#ref,
             frontend: record.frontend,
@@ -81,6 +93,8 @@ impl From<control::BuildHistoryRecord> for HistoryRecord {
             response: record.exporter_response,
             logs: digest(record.logs),
             trace: digest(record.trace),
+            external_error: digest(record.external_error),
+            attestations,
             pinned: record.pinned,
             cached_steps: record.num_cached_steps,
             completed_steps: record.num_completed_steps,
@@ -189,18 +203,22 @@ impl Client {
         History { client: self.clone() }
     }
 
-    /// Follows a build that was started elsewhere, or was left with `Build::detach`, to its end.
+    /// Follows a build that was started elsewhere, or was left with `Build::detach`, to its end, and gives the result
+    /// that its own client gets. Its progress so far is shown again. Needs BuildKit 0.11.
     ///
-    /// Its progress so far is shown again. The record says how it ended; a build that failed is not an error of this
-    /// call.
+    /// ```no_run
+    /// # async fn f(client: buildkit_client::Client, graph: buildkit_llb::State) -> Result<(), buildkit_client::Error> {
+    /// use buildkit_client::progress;
+    /// let build = client.solve(graph).start();
+    /// let reference = build.reference().to_owned();
+    /// // in another process, at any time
+    /// let solved = client.attach(&reference, progress::plain()).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
-    /// When the daemon does not know the build, or is lost.
-    pub async fn attach(
-        &self,
-        reference: &str,
-        progress: impl Into<Progress>,
-    ) -> Result<HistoryRecord, Error> {
+    /// That of the build when it failed; when the daemon does not know the build, or is lost.
+    pub async fn attach(&self, reference: &str, progress: impl Into<Progress>) -> Result<Solved, Error> {
         let history = self.history();
         let mut monitor = history.monitor(HistoryQuery::new().reference(reference)).await?;
         let reporter = progress.into().start();
@@ -225,8 +243,7 @@ impl Client {
                     HistoryEvent::Complete(record) | HistoryEvent::Deleted(record) => return Ok(record),
                 }
             }
-            let text = format!("no build {reference} is known");
-            Err(Error::rpc("Control.ListenBuildHistory", &tonic::Status::not_found(text)))
+            Err(unknown(reference))
         };
         // The end decides; what is missing of the progress gets a moment to arrive.
         let (mut follow, mut end) = (std::pin::pin!(follow), std::pin::pin!(end));
@@ -235,10 +252,18 @@ impl Client {
                 let _ = tokio::time::timeout(std::time::Duration::from_secs(2), &mut follow).await;
                 record
             }
-            () = &mut follow => end.await,
+            () = &mut follow => match tokio::time::timeout(std::time::Duration::from_secs(2), &mut end).await {
+                Ok(record) => record,
+                // A daemon waits for ever for news of a build that it has never heard of.
+                Err(_) => match history.find(reference).await? {
+                    Some(record) if record.completed.is_some() => Ok(record),
+                    Some(_) => end.await,
+                    None => Err(unknown(reference)),
+                },
+            },
         };
         reporter.finish().await;
-        record
+        history.result_with(&record?, &reporter).await
     }
 }
 
@@ -302,22 +327,73 @@ impl History {
         if held.is_empty() { Ok(()) } else { Err(broken("the stored log ends too early")) }
     }
 
+    /// How a build ended: the result that its own client got, or its error with vertex, exit code and place.
+    ///
+    /// # Errors
+    /// That of the build when it failed; when it still runs, or its stored error cannot be read.
+    pub async fn result(&self, record: &HistoryRecord) -> Result<Solved, Error> {
+        self.result_with(record, &Progress::none().start()).await
+    }
+
+    async fn result_with(&self, record: &HistoryRecord, seen: &Reporter) -> Result<Solved, Error> {
+        let reference = &record.reference;
+        let (Some(created), Some(completed)) = (record.created, record.completed) else {
+            let running = tonic::Status::failed_precondition(format!("the build {reference} still runs"));
+            return Err(Error::rpc("Control.ListenBuildHistory", &running));
+        };
+        let Some(error) = &record.error else {
+            return Ok(Solved {
+                reference: reference.clone(),
+                response: record.response.clone(),
+                warnings: seen.warnings(),
+                attempts: 1,
+                ..Solved::default()
+            });
+        };
+        // The record holds code and text; the details are stored apart, since BuildKit 0.12.
+        let details = match &record.external_error {
+            Some(digest) => self.blob(digest, MAX_ERROR).await?,
+            None => Vec::new(),
+        };
+        let status = tonic::Status::with_details(Code::from_i32(error.code), &error.message, details.into());
+        if status.code() == Code::Cancelled {
+            return Err(Error::Canceled);
+        }
+        let error =
+            SolveError::new(reference, completed.duration_since(created).unwrap_or_default(), &status);
+        let (name, logs) = match error.vertex() {
+            Some(vertex) => (seen.vertex_name(vertex), seen.last_logs(vertex)),
+            None => (None, Vec::new()),
+        };
+        Err(Error::Solve(Box::new(error.with_vertex(name, logs))))
+    }
+
     /// The stored trace of a build, as JSON of OpenTelemetry; `None` when none is stored.
     ///
     /// # Errors
     /// When it cannot be read, or is larger than 256 MiB.
     pub async fn trace(&self, record: &HistoryRecord) -> Result<Option<Vec<u8>>, Error> {
-        let Some(digest) = &record.trace else { return Ok(None) };
-        let mut json = Vec::new();
+        match &record.trace {
+            Some(digest) => self.blob(digest, MAX_TRACE).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Something that the daemon stores, by its digest: an attestation of a build, for example.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is larger than `limit` bytes.
+    pub async fn blob(&self, digest: &str, limit: usize) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
         self.read(digest, |data| {
-            if json.len() + data.len() > MAX_TRACE {
-                return Err(broken("the stored trace is too large"));
+            if bytes.len() + data.len() > limit {
+                return Err(broken("what is stored is larger than asked for"));
             }
-            json.extend_from_slice(data);
+            bytes.extend_from_slice(data);
             Ok(())
         })
         .await?;
-        Ok(Some(json))
+        Ok(bytes)
     }
 
     /// Removes a build and its log.
@@ -369,6 +445,11 @@ impl History {
         }
         Ok(())
     }
+}
+
+fn unknown(reference: &str) -> Error {
+    let status = tonic::Status::not_found(format!("no build {reference} is known"));
+    Error::rpc("Control.ListenBuildHistory", &status)
 }
 
 fn named(reference: &str) -> UpdateBuildHistoryRequest {

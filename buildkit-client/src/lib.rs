@@ -5,6 +5,7 @@ pub mod cache;
 mod client;
 pub mod connect;
 pub mod control;
+pub mod debug;
 pub mod docker_config;
 pub mod error;
 pub mod export;
@@ -19,6 +20,7 @@ mod secret;
 pub mod session;
 mod solve;
 pub mod tls;
+pub mod trace;
 
 pub use client::{Client, ClientBuilder, Daemon};
 pub use error::Error;

@@ -5,6 +5,7 @@ mod drive;
 use crate::build::BuildFunction;
 use crate::cache::{CacheExport, CacheImport};
 use crate::client::Client;
+use crate::debug::Look;
 use crate::error::Error;
 use crate::export::Export;
 use crate::policy::{Entitlement, Policy};
@@ -15,6 +16,7 @@ use crate::session::auth::Auth;
 use crate::session::secrets::SecretSource;
 use crate::session::ssh::SshSource;
 use crate::session::{Attachable, RegistryScope};
+use crate::trace::TraceContext;
 use base64::Engine as _;
 use buildkit_fsutil::send::SendOptions;
 use std::collections::BTreeMap;
@@ -59,6 +61,10 @@ struct Plan {
     retry: Retry,
     /// What drives the build, where it is a function of the caller.
     function: Option<BuildFunction>,
+    /// What is done about a step that fails.
+    look: Option<Look>,
+    /// Where the build stands in a trace.
+    trace: Option<TraceContext>,
 }
 
 impl Client {
@@ -78,6 +84,8 @@ impl Client {
             send: SendOptions::default(),
             retry: self.push_retry().clone(),
             function: None,
+            look: None,
+            trace: None,
         };
         Solve { plan, progress: Progress::none() }
     }
@@ -86,6 +94,11 @@ impl Client {
 impl Solve {
     pub(crate) fn driven_by(mut self, function: BuildFunction) -> Self {
         self.plan.function = Some(function);
+        self
+    }
+
+    pub(crate) fn looked_into(mut self, look: Look) -> Self {
+        self.plan.look = Some(look);
         self
     }
 
@@ -263,6 +276,12 @@ impl Solve {
         self
     }
 
+    /// Makes what the daemon notes of this build in its trace a part of this one.
+    pub fn trace(mut self, context: TraceContext) -> Self {
+        self.plan.trace = Some(context);
+        self
+    }
+
     /// Where progress goes.
     pub fn progress(mut self, progress: impl Into<Progress>) -> Self {
         self.progress = progress.into();
@@ -403,6 +422,17 @@ pub struct Descriptor {
     /// Annotations.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+impl From<buildkit_proto::control::Descriptor> for Descriptor {
+    fn from(descriptor: buildkit_proto::control::Descriptor) -> Self {
+        Self {
+            media_type: descriptor.media_type,
+            digest: descriptor.digest,
+            size: u64::try_from(descriptor.size).unwrap_or_default(),
+            annotations: descriptor.annotations.into_iter().collect(),
+        }
+    }
 }
 
 impl Solved {

@@ -91,6 +91,13 @@ impl From<pb::Definition> for Solve {
     }
 }
 
+impl From<gateway::SolveRequest> for Solve {
+    /// A request as it travels.
+    fn from(request: gateway::SolveRequest) -> Self {
+        Self { request }
+    }
+}
+
 impl From<Definition> for Solve {
     fn from(definition: Definition) -> Self {
         Self::definition(&definition)

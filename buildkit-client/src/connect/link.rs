@@ -49,10 +49,11 @@ pub(crate) struct LinkEnd {
 
 impl Link {
     /// Connects, and waits until the peer has shown that it speaks HTTP/2. With `pings` the
-    /// connection is checked with HTTP/2 PINGs while a stream is open on it.
+    /// connection is checked with HTTP/2 PINGs while a stream is open on it. Every call gets `headers`.
     pub(crate) async fn open(
         connector: &dyn Connector,
         liveness: &Liveness,
+        headers: Headers,
         pings: bool,
     ) -> Result<Self, ConnectError> {
         let endpoint = connector.endpoint();
@@ -113,7 +114,7 @@ impl Link {
             .authority()
             .parse()
             .map_err(|_| ConnectError::address(&endpoint, "its host cannot be used as :authority"))?;
-        Ok(Self { channel: Channel { send, authority }, watch, end, endpoint, _closing: closing })
+        Ok(Self { channel: Channel { send, authority, headers }, watch, end, endpoint, _closing: closing })
     }
 
     /// What calls go over.
@@ -256,6 +257,32 @@ fn innermost(error: &hyper::Error) -> Option<String> {
     last.map(ToString::to_string)
 }
 
+type Add = Arc<dyn Fn(&mut http::HeaderMap) + Send + Sync>;
+
+/// What is added to the headers of every call.
+#[derive(Clone, Default)]
+pub(crate) struct Headers(Vec<Add>);
+
+impl Headers {
+    /// Adds what `add` does after what is there.
+    pub(crate) fn and(mut self, add: impl Fn(&mut http::HeaderMap) + Send + Sync + 'static) -> Self {
+        self.0.push(Arc::new(add));
+        self
+    }
+
+    fn add(&self, headers: &mut http::HeaderMap) {
+        for add in &self.0 {
+            add(headers);
+        }
+    }
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Headers").field(&self.0.len()).finish()
+    }
+}
+
 /// Carries calls of generated clients to a daemon. Clones share one connection.
 ///
 /// It implements [`tower_service::Service`], so that any tonic client can be put on it.
@@ -263,6 +290,15 @@ fn innermost(error: &hyper::Error) -> Option<String> {
 pub struct Channel {
     send: http2::SendRequest<tonic::body::Body>,
     authority: Authority,
+    headers: Headers,
+}
+
+impl Channel {
+    /// The same connection, but with more headers on every call.
+    pub(crate) fn with_headers(mut self, add: impl Fn(&mut http::HeaderMap) + Send + Sync + 'static) -> Self {
+        self.headers = self.headers.and(add);
+        self
+    }
 }
 
 impl fmt::Debug for Channel {
@@ -288,6 +324,7 @@ impl tower_service::Service<http::Request<tonic::body::Body>> for Channel {
             Ok(uri) => *request.uri_mut() = uri,
             Err(error) => return Box::pin(std::future::ready(Err(error.into()))),
         }
+        self.headers.add(request.headers_mut());
         let answer = self.send.send_request(request);
         Box::pin(async move { answer.await.map_err(Into::into) })
     }

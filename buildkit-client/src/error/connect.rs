@@ -63,7 +63,8 @@ pub enum ConnectErrorKind {
 }
 
 impl ConnectError {
-    pub(crate) fn new(endpoint: impl Into<String>, kind: ConnectErrorKind) -> Self {
+    /// A failure of one's own way to a daemon. `endpoint` is what the connector calls itself.
+    pub fn new(endpoint: impl Into<String>, kind: ConnectErrorKind) -> Self {
         Self { endpoint: endpoint.into(), kind, attempts: 1, elapsed: Duration::ZERO, source: None }
     }
 
@@ -71,7 +72,9 @@ impl ConnectError {
         Self::new(endpoint, ConnectErrorKind::Address { reason: reason.into() })
     }
 
-    pub(crate) fn because(mut self, source: impl Into<BoxError>) -> Self {
+    /// What it is caused by.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self
     }
@@ -83,7 +86,7 @@ impl ConnectError {
     }
 
     /// An error of the system while dialling.
-    pub(crate) fn io(endpoint: &str, error: std::io::Error) -> Self {
+    pub fn io(endpoint: &str, error: std::io::Error) -> Self {
         use std::io::ErrorKind as K;
         let kind = match error.kind() {
             K::ConnectionRefused => ConnectErrorKind::Refused,

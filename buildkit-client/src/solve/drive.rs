@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
+use tracing::Instrument as _;
 
 /// How long a build may go on after the daemon has ended its session: it may need nothing more.
 const WITHOUT_SESSION: Duration = Duration::from_secs(10);
@@ -72,7 +73,8 @@ async fn attempts(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken)
     let mut delays = solve.retry.delays();
     let mut attempts = 1;
     loop {
-        let error = match attempt(solve, reporter, cancel).await {
+        let span = tracing::info_span!("buildkit.solve", endpoint = %solve.client.endpoint(), attempt = attempts, reference = tracing::field::Empty);
+        let error = match Box::pin(attempt(solve, reporter, cancel)).instrument(span).await {
             Ok(solved) => return Ok(Solved { attempts, ..solved }),
             Err(error) => error,
         };
@@ -92,9 +94,10 @@ async fn attempt(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken) 
     let client = &solve.client;
     let reference = solve.request.reference.clone().unwrap_or_else(new_id);
     let session_id = new_id();
+    tracing::Span::current().record("reference", &reference);
     let prepared = solve.request.prepare(&reference, &session_id)?;
     let outputs = Outputs::open(&solve.request.exports).await?;
-    let Prepared { message, shared_key, locals, registries } = prepared;
+    let Prepared { mut message, shared_key, locals, registries } = prepared;
     let locals = Locals::open(locals).await?;
 
     let context = SessionContext::new(session_id, registries);
@@ -123,7 +126,11 @@ async fn attempt(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken) 
         () = cancel.cancelled() => return Err(Error::Canceled),
         link = client.dial(true) => link?,
     };
-    let session = session::open(link.channel(), &shared_key, services, context.clone())?;
+    let channel = match solve.trace.clone() {
+        Some(trace) => link.channel().with_headers(move |headers| trace.inject(headers)),
+        None => link.channel(),
+    };
+    let session = session::open(channel.clone(), &shared_key, services, context.clone())?;
     let mut running = Running {
         client,
         link: &link,
@@ -132,15 +139,19 @@ async fn attempt(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken) 
         context: &context,
         reporter,
         session: Task::spawn(session),
-        status: Task::spawn(follow(link.channel(), reference.clone(), reporter.clone())),
+        status: Task::spawn(follow(channel.clone(), reference.clone(), reporter.clone())),
     };
     tracing::debug!(reference, session = context.id(), "build sent");
-    let mut function = solve.function.clone().map(|function| {
+    let function = match (&solve.function, &solve.look) {
+        (None, Some(look)) => Some(look.take_over(&mut message)),
+        (function, _) => function.clone(),
+    };
+    let mut function = function.map(|function| {
         let options = message.frontend_attrs.clone();
-        Task::spawn(function.drive(link.channel(), reference.clone(), context.clone(), options))
+        Task::spawn(function.drive(channel.clone(), reference.clone(), context.clone(), options))
     });
     let answer = async {
-        let mut call = control(&link);
+        let mut call = control(channel);
         let mut call = std::pin::pin!(call.solve(message));
         let Some(function) = &mut function else { return call.await };
         tokio::select! {
@@ -181,7 +192,7 @@ struct Task<T>(JoinHandle<T>);
 
 impl<T: Send + 'static> Task<T> {
     fn spawn(task: impl Future<Output = T> + Send + 'static) -> Self {
-        Self(tokio::spawn(task))
+        Self(tokio::spawn(task.in_current_span()))
     }
 
     /// Waits for it, at most for `limit`.
