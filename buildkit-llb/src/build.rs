@@ -34,9 +34,9 @@ impl BuildOp {
 
     constraint_setters!();
 
-    /// Builds another file of it.
+    /// Builds another file of it; the empty name is the default again.
     pub fn filename(mut self, filename: impl Into<String>) -> Self {
-        self.filename = Some(filename.into());
+        self.filename = Some(filename.into()).filter(|name: &String| !name.is_empty());
         self
     }
 }

@@ -216,6 +216,15 @@ impl ServerCaps {
         }
     }
 
+    /// Whether the daemon lists `name` as usable, known to this crate or not.
+    pub(crate) fn offers(&self, name: &str) -> Result<(), Unsupported> {
+        match self.caps.get(name) {
+            Some(cap) if cap.enabled => Ok(()),
+            None if Cap::named(name).is_some() => Err(Unsupported::Missing(name.to_owned())),
+            _ => self.supports_named(name),
+        }
+    }
+
     /// Every capability with its name, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &ServerCap)> {
         self.caps.iter().map(|(name, cap)| (name.as_str(), cap))

@@ -1,22 +1,21 @@
 //! Definitions: graphs as bytes, to send, to store, to look at and to build upon.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use buildkit_proto::{canonical, pb};
 use bytes::Bytes;
 use prost::Message;
 
 use crate::caps::Caps;
-use crate::constraints::{Constraints, LinuxResources, OpMetadata, ProgressGroup};
+use crate::constraints::{LinuxResources, OpMetadata, ProgressGroup};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
-use crate::graph::{Edge, Op};
+use crate::graph::Edge;
 use crate::marshal::{MarshalOptions, SpreadMap};
 use crate::platform::Platform;
 use crate::source_map::{Origin, Position, Range, SourceLocation, SourceMap};
-use crate::state::{State, scratch};
 
 /// A marshalled graph: ops as bytes, every op after its inputs, and what travels beside them.
 ///
@@ -31,6 +30,8 @@ struct Inner {
     entries: Vec<Entry>,
     infos: Vec<SourceMap>,
     has_source: bool,
+    /// Made when an op is first asked for by name.
+    index: OnceLock<SpreadMap<Digest, usize>>,
 }
 
 #[derive(Clone, Debug)]
@@ -80,7 +81,7 @@ pub(crate) struct LoadedOp {
 
 impl Definition {
     pub(crate) fn new(entries: Vec<Entry>, infos: Vec<SourceMap>, has_source: bool) -> Self {
-        Self { inner: Arc::new(Inner { entries, infos, has_source }) }
+        Self { inner: Arc::new(Inner { entries, infos, has_source, index: OnceLock::new() }) }
     }
 
     /// Reads what [`to_bytes`](Self::to_bytes), BuildKit's `buildctl` and other builders write. Ops are kept
@@ -128,7 +129,7 @@ impl Definition {
 
     /// The definition as its message.
     pub fn to_pb(&self) -> pb::Definition {
-        let Inner { entries, infos, has_source } = &*self.inner;
+        let Inner { entries, infos, has_source, .. } = &*self.inner;
         let mut out = pb::Definition {
             def: entries.iter().map(|entry| entry.bytes.clone()).collect(),
             ..pb::Definition::default()
@@ -162,7 +163,7 @@ impl Definition {
 
     /// The op called `digest`.
     pub fn op(&self, digest: &Digest) -> Option<DefinitionOp<'_>> {
-        self.ops().find(|op| op.digest() == *digest)
+        self.nth(self.position(digest)?)
     }
 
     /// The vertex that makes the result, and which of its outputs is the result.
@@ -171,8 +172,8 @@ impl Definition {
     /// [`ErrorKind::NoResult`] or [`ErrorKind::Decode`] for a definition that was read and names none.
     pub fn head(&self) -> Result<Option<(Digest, i64)>, Error> {
         let Some(last) = self.ops().next_back() else { return Ok(None) };
-        let [input] =
-            last.message()?.inputs.try_into().map_err(|_| Error::definition(ErrorKind::NoResult))?;
+        let message = last.message()?;
+        let input = message.inputs.first().ok_or_else(|| Error::definition(ErrorKind::NoResult))?;
         let digest = input.digest.parse().map_err(|_| missing(&input.digest))?;
         Ok(Some((digest, input.index)))
     }
@@ -182,32 +183,16 @@ impl Definition {
         &self.inner.infos
     }
 
-    /// The result as a state to build upon. Its ops are kept byte by byte; directory and environment are those
-    /// of an image without a config, since a definition does not say more.
-    ///
-    /// # Errors
-    /// An op that cannot be read, an input that is not there, a result without metadata.
-    #[track_caller]
-    pub fn to_state(&self) -> Result<State, Error> {
-        let site = Location::caller();
-        let Some((head, index)) = self.head()? else { return Ok(scratch()) };
-        let slot = u32::try_from(index).map_err(|_| Error::definition(ErrorKind::NegativeIndex(index)))?;
-        let vertex = Loader::new(self, site).load(head)?;
-        let Op::Loaded(op) = &vertex.vertex.op else { return Err(missing(&head.to_string())) };
-        let known = self.op(&op.digest).is_some_and(|op| op.entry.has_metadata);
-        if !known {
-            return Err(Error::definition(ErrorKind::MissingMetadata(head.to_string())));
-        }
-        Ok(State::from_edge(Edge { slot, ..vertex }))
+    pub(crate) fn nth(&self, at: usize) -> Option<DefinitionOp<'_>> {
+        let definition = &*self.inner;
+        definition.entries.get(at).map(|entry| DefinitionOp { definition, entry })
     }
-}
 
-impl TryFrom<&Definition> for State {
-    type Error = Error;
-
-    /// As [`Definition::to_state`].
-    fn try_from(definition: &Definition) -> Result<Self, Error> {
-        definition.to_state()
+    /// Where the op called `digest` stands.
+    pub(crate) fn position(&self, digest: &Digest) -> Option<usize> {
+        let entries = &self.inner.entries;
+        let number = || entries.iter().enumerate().map(|(at, entry)| (entry.digest, at)).collect();
+        self.inner.index.get_or_init(number).get(digest).copied()
     }
 }
 
@@ -257,6 +242,10 @@ impl<'a> DefinitionOp<'a> {
         let places = self.entry.locations.iter().flatten();
         places.filter_map(move |place| Some((infos.get(usize::try_from(place.map).ok()?)?, &*place.ranges)))
     }
+
+    pub(crate) fn has_metadata(&self) -> bool {
+        self.entry.has_metadata
+    }
 }
 
 impl fmt::Debug for DefinitionOp<'_> {
@@ -265,89 +254,13 @@ impl fmt::Debug for DefinitionOp<'_> {
     }
 }
 
-/// Makes vertices of a definition's ops, however they are ordered, without recursion.
-struct Loader<'a> {
-    definition: &'a Definition,
-    site: crate::graph::Site,
-    index: SpreadMap<Digest, usize>,
-    done: SpreadMap<usize, Edge>,
-}
-
-impl<'a> Loader<'a> {
-    fn new(definition: &'a Definition, site: crate::graph::Site) -> Self {
-        let ops = definition.inner.entries.iter().enumerate();
-        let index = ops.map(|(at, entry)| (entry.digest, at)).collect();
-        Self { definition, site, index, done: SpreadMap::default() }
-    }
-
-    fn load(mut self, head: Digest) -> Result<Edge, Error> {
-        let head = self.find(&head.to_string())?;
-        let mut stack: Vec<(usize, Option<pb::Op>)> = vec![(head, None)];
-        let mut open = vec![false; self.definition.inner.entries.len()];
-        while let Some((at, message)) = stack.pop() {
-            if self.done.contains_key(&at) {
-                continue;
-            }
-            let definition = &*self.definition.inner;
-            let Some(entry) = definition.entries.get(at) else {
-                return Err(Error::definition(ErrorKind::NoResult));
-            };
-            let op = DefinitionOp { definition, entry };
-            if let Some(message) = message {
-                let edge = self.vertex(op, message)?;
-                self.done.insert(at, edge);
-                continue;
-            }
-            let Some(opened) = open.get_mut(at) else { return Err(Error::definition(ErrorKind::NoResult)) };
-            if std::mem::replace(opened, true) {
-                return Err(Error::definition(ErrorKind::Cycle));
-            }
-            let message = op.message()?;
-            let inputs: Vec<usize> =
-                message.inputs.iter().map(|input| self.find(&input.digest)).collect::<Result<_, _>>()?;
-            stack.push((at, Some(message)));
-            stack.extend(
-                inputs.into_iter().rev().filter(|at| !self.done.contains_key(at)).map(|at| (at, None)),
-            );
-        }
-        self.done.remove(&head).ok_or_else(|| Error::definition(ErrorKind::NoResult))
-    }
-
-    fn find(&self, name: &str) -> Result<usize, Error> {
-        let digest: Digest = name.parse().map_err(|_| missing(name))?;
-        self.index.get(&digest).copied().ok_or_else(|| missing(name))
-    }
-
-    fn vertex(&self, op: DefinitionOp<'_>, message: pb::Op) -> Result<Edge, Error> {
-        let mut inputs = Vec::with_capacity(message.inputs.len());
-        for input in &message.inputs {
-            let index = u32::try_from(input.index);
-            let slot = index.map_err(|_| Error::definition(ErrorKind::NegativeIndex(input.index)))?;
-            let known = self.done.get(&self.find(&input.digest)?);
-            let edge = known.ok_or_else(|| Error::definition(ErrorKind::Cycle))?;
-            inputs.push(Edge { slot, ..edge.clone() });
-        }
-        let locations = op.entry.locations.iter().flatten().filter_map(|place| {
-            let map = self.definition.inner.infos.get(usize::try_from(place.map).ok()?)?.clone();
-            Some(SourceLocation { map, ranges: Arc::clone(&place.ranges) })
-        });
-        let loaded = LoadedOp {
-            digest: op.entry.digest,
-            bytes: op.entry.bytes.clone(),
-            metadata: op.entry.metadata.clone(),
-            locations: locations.collect(),
-            inputs,
-            platform: message.platform.map(platform_from_pb),
-        };
-        Ok(Edge::new(Op::Loaded(Box::new(loaded)), Constraints::new(), self.site))
-    }
-}
-
 /// Source maps in the order in which ops first point to them, without repetition.
 #[derive(Default)]
 pub(crate) struct SourceInfos {
     maps: Vec<SourceMap>,
     by_pointer: SpreadMap<usize, i32>,
+    /// By name, language, content and what the file's own graph ends in.
+    by_content: HashMap<(String, String, Digest, Option<Digest>), i32>,
     /// Keeps the maps of `by_pointer` alive, so that no other takes their place.
     seen: Vec<SourceMap>,
 }
@@ -377,22 +290,20 @@ impl SourceInfos {
                 SourceMap::build(inner.filename.clone(), inner.language.clone(), inner.data.clone(), origin)
             }
         };
-        let last = |map: &SourceMap| match &map.inner.definition {
+        let origin = match &resolved.inner.definition {
             Origin::Loaded(definition) => definition.ops().next_back().map(|op| op.digest()),
             Origin::Unknown | Origin::State(_) => None,
         };
-        let same = |known: &SourceMap| {
-            let known_inner = &known.inner;
-            known_inner.filename == inner.filename
-                && known_inner.language == inner.language
-                && known_inner.data == inner.data
-                && last(known) == last(&resolved)
-        };
-        if let Some(at) = self.maps.iter().position(same) {
-            return i32::try_from(at).ok();
+        let content = Digest::of(&inner.data);
+        let next = i32::try_from(self.maps.len()).ok()?;
+        let known = *self
+            .by_content
+            .entry((inner.filename.clone(), inner.language.clone(), content, origin))
+            .or_insert(next);
+        if known == next {
+            self.maps.push(resolved);
         }
-        self.maps.push(resolved);
-        i32::try_from(self.maps.len() - 1).ok()
+        Some(known)
     }
 
     pub(crate) fn finish(self) -> Vec<SourceMap> {
@@ -400,11 +311,11 @@ impl SourceInfos {
     }
 }
 
-fn missing(digest: &str) -> Error {
+pub(crate) fn missing(digest: &str) -> Error {
     Error::definition(ErrorKind::MissingInput(digest.to_owned()))
 }
 
-fn platform_from_pb(platform: pb::Platform) -> Platform {
+pub(crate) fn platform_from_pb(platform: pb::Platform) -> Platform {
     Platform {
         os: platform.os.into(),
         architecture: platform.architecture.into(),

@@ -67,12 +67,16 @@ impl Definition {
             let digest = op.digest().to_string();
             let (name, shape) = label(&message, &digest);
             let _ = writeln!(nodes, "  {} [label={} shape={}];", quote(&digest), quote(&name), quote(shape));
-            for (at, input) in (0..).zip(&message.inputs) {
-                let mut dest = "";
-                if let Some(pb::op::Op::Exec(exec)) = &message.op {
-                    let mount = exec.mounts.iter().find(|mount| mount.input == at && mount.dest != "/");
-                    dest = mount.map_or("", |mount| mount.dest.as_str());
+            // Where each input is mounted, other than at the root.
+            let mut dests = vec![""; message.inputs.len()];
+            if let Some(pb::op::Op::Exec(exec)) = &message.op {
+                for mount in exec.mounts.iter().filter(|mount| mount.dest != "/") {
+                    if let Some(dest) = usize::try_from(mount.input).ok().and_then(|at| dests.get_mut(at)) {
+                        *dest = &mount.dest;
+                    }
                 }
+            }
+            for (dest, input) in dests.into_iter().zip(&message.inputs) {
                 let _ = writeln!(
                     edges,
                     "  {} -> {} [label={}];",

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::panic::Location;
 
+use crate::caps::Unsupported;
 use crate::reference;
 use crate::shlex::{self};
 
@@ -132,6 +133,18 @@ pub enum ErrorKind {
     NegativeIndex(i64),
     /// Ops that are, directly or not, inputs of themselves.
     Cycle,
+    /// A definition with fewer ops than one and the one that names the result.
+    TooFewOps(usize),
+    /// An op, or an action of a file op, of a kind this version does not know, or of none.
+    EmptyOp,
+    /// A process without a mount at `/`.
+    NoRoot,
+    /// A diff that does not say what both its sides are.
+    DiffWithoutSide,
+    /// An op refers to an input or output that it does not have.
+    InputOutOfRange(i64),
+    /// The daemon lacks what the op needs.
+    Unsupported(Unsupported),
 }
 
 impl fmt::Display for ErrorKind {
@@ -165,6 +178,12 @@ impl fmt::Display for ErrorKind {
             }
             Self::NegativeIndex(index) => write!(f, "an input asks for output {index}"),
             Self::Cycle => f.write_str("an op is its own input"),
+            Self::TooFewOps(count) => write!(f, "a definition of {count} op has no result"),
+            Self::EmptyOp => f.write_str("the op does nothing this version knows"),
+            Self::NoRoot => f.write_str("a process needs a mount at /"),
+            Self::DiffWithoutSide => f.write_str("a diff needs a lower and an upper side"),
+            Self::InputOutOfRange(index) => write!(f, "the op refers to input {index}, which it does not have"),
+            Self::Unsupported(error) => write!(f, "{error}"),
         }
     }
 }

@@ -102,6 +102,13 @@ pub(crate) struct MountPoint {
     pub(crate) options: Option<Box<MountOptions>>,
 }
 
+impl MountPoint {
+    /// Whether nothing of the mount outlives the process and the op does not even count it.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self.output, Output::Nothing("tmpfs" | "no-output"))
+    }
+}
+
 /// What few mounts have.
 #[derive(Default)]
 pub(crate) struct MountOptions {
@@ -391,16 +398,16 @@ impl Exec {
         self.base.on(self.edge(0))
     }
 
-    /// What the process left in the mount at `dest`: the last one given there. Its processes run as those of
-    /// the mount's source do. None if nothing is mounted there; the output of a mount that keeps nothing is an
-    /// error at `marshal`.
+    /// What the process left in the mount at `dest`: the last one given there, or the root for `/`. Its
+    /// processes run as those of the mount's source do. None if nothing is mounted there; the output of a mount
+    /// that keeps nothing is an error at `marshal`.
     pub fn output_of(&self, dest: &str) -> Option<State> {
         let Op::Exec(op) = &self.vertex.op else { return None };
-        let given = (1..self.order.len()).rev().find(|given| {
+        let given = (0..self.order.len()).rev().find(|given| {
             let slot = self.order.get(*given).and_then(|slot| op.mounts.get(*slot as usize));
             slot.is_some_and(|point| point.dest == dest)
         })?;
-        self.mount_output(given - 1)
+        if given == 0 { Some(self.root()) } else { self.mount_output(given - 1) }
     }
 
     /// As [`output_of`](Self::output_of), by position: the mounts of file trees in the order they were given,

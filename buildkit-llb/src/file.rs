@@ -1,6 +1,7 @@
 //! File actions: copy, make, remove and link without running a process.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -104,12 +105,19 @@ pub fn copy(from: impl Into<CopySource>, src: impl Into<String>, dest: impl Into
 }
 
 /// Actions bound to a state, to copy from; see [`FileAction::with_state`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct BoundAction {
     inner: Arc<Bound>,
 }
 
-#[derive(Debug)]
+impl fmt::Debug for BoundAction {
+    /// Not the actions: those may copy from other bound actions, and so on.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Bound { base, action } = &*self.inner;
+        f.debug_struct("BoundAction").field("base", base).field("actions", &action.steps.len()).finish()
+    }
+}
+
 struct Bound {
     base: State,
     action: FileAction,

@@ -8,7 +8,7 @@ use crate::constraints::Constraints;
 use crate::definition::LoadedOp;
 use crate::diff::DiffOp;
 use crate::error::ErrorKind;
-use crate::exec::ExecOp;
+use crate::exec::{ExecOp, MountPoint};
 use crate::file::FileOp;
 use crate::passthrough::PassthroughOp;
 use crate::platform::Platform;
@@ -61,6 +61,8 @@ impl Edge {
     /// The platform the output brings along, if it knows one.
     pub(crate) fn platform(&self) -> Option<Platform> {
         match &self.vertex.op {
+            // What leaves nothing behind brings nothing along.
+            Op::Exec(op) if op.mounts.get(self.slot as usize).is_some_and(MountPoint::is_lost) => None,
             Op::Source(_) | Op::Exec(_) => self.vertex.constraints.explicit_platform().cloned(),
             Op::Loaded(op) => op.platform.clone(),
             _ => None,

@@ -56,6 +56,8 @@ mod shlex;
 mod source;
 mod source_map;
 mod state;
+mod validate;
+mod walk;
 
 pub use self::build::BuildOp;
 pub use self::constraints::{Constraints, LinuxResources, OpMetadata, ProgressGroup};
@@ -78,7 +80,7 @@ pub use self::passthrough::{Passthrough, Requires};
 pub use self::platform::Platform;
 pub use self::shlex::{Error as ShlexError, split as shlex_split};
 pub use self::source::{
-    Differ, Git, GitBundle, Http, Image, ImageBlob, Local, Mtime, OciLayout, OciLayoutBlob, RecordType,
+    Differ, Git, GitBundle, GitSignature, Http, Image, ImageBlob, Local, Mtime, OciLayout, OciLayoutBlob, RecordType,
     ResolveMode, Source, git, http, image, local,
 };
 pub use self::source_map::{Position, Range, SourceLocation, SourceMap};

@@ -1,5 +1,7 @@
 //! `State`: a file tree somewhere in the graph, and how processes on top of it are run.
 
+use std::any::{Any, TypeId};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::panic::Location;
@@ -47,6 +49,7 @@ pub struct Context {
     pub(crate) ulimits: Arc<Vec<Ulimit>>,
     pub(crate) network: Network,
     pub(crate) security: Security,
+    values: Option<Arc<BTreeMap<TypeId, Arc<dyn Any + Send + Sync>>>>,
 }
 
 impl Context {
@@ -64,6 +67,7 @@ impl Context {
                 ulimits: Arc::default(),
                 network: Network::default(),
                 security: Security::default(),
+                values: None,
             })
         });
         Arc::clone(context)
@@ -117,6 +121,11 @@ impl Context {
     /// How far processes are confined.
     pub fn security(&self) -> Security {
         self.security
+    }
+
+    /// What the program attached with [`State::value`], by its type.
+    pub fn value<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.values.as_ref()?.get(&TypeId::of::<T>())?.downcast_ref()
     }
 
     pub(crate) fn change_dir(&mut self, dir: &str) {
@@ -266,6 +275,23 @@ impl State {
     /// Sets the platform of the processes and sources that follow; aliases are spelled out.
     pub fn platform(mut self, platform: &Platform) -> Self {
         self.context_mut().set_platform(platform);
+        self
+    }
+
+    /// Attaches something of the program's own to the state and to all that is built on it, one value of each
+    /// type. It is part of no op; [`Context::value`] reads it back.
+    ///
+    /// ```
+    /// # use buildkit_llb::image;
+    /// #[derive(Debug, PartialEq)]
+    /// struct PackageManager(&'static str);
+    ///
+    /// let base = image("alpine").value(PackageManager("apk")).run(["true"]).root();
+    /// assert_eq!(base.context().value(), Some(&PackageManager("apk")));
+    /// ```
+    pub fn value<T: Any + Send + Sync>(mut self, value: T) -> Self {
+        let values = self.context_mut().values.get_or_insert_default();
+        Arc::make_mut(values).insert(TypeId::of::<T>(), Arc::new(value));
         self
     }
 

@@ -379,10 +379,12 @@ impl<'a> Marshaller<'a> {
             attrs: source.attrs.iter().map(|(key, value)| (key.to_string(), value.clone())).collect(),
         };
         if source.unique {
-            let own = vertex.constraints.inner().and_then(|inner| inner.local_unique_id.as_ref());
-            let base = self.options.constraints.inner().and_then(|inner| inner.local_unique_id.as_ref());
-            if let Some(id) = own.or(base).or(self.options.unique_id.as_ref()) {
-                op.attrs.insert("local.unique".to_owned(), id.clone());
+            let given = |constraints: &'_ Constraints| {
+                constraints.inner().and_then(|inner| inner.local_unique_id.clone()).filter(|id| !id.is_empty())
+            };
+            let own = given(&vertex.constraints).or_else(|| given(&self.options.constraints));
+            if let Some(id) = own.or_else(|| self.options.unique_id.clone()) {
+                op.attrs.insert("local.unique".to_owned(), id);
                 caps.insert(Cap::SOURCE_LOCAL_UNIQUE);
             }
         }

@@ -39,8 +39,22 @@ pub struct Git {
     mtime: Option<Mtime>,
     bundle: Option<GitBundle>,
     checkout_bundle: bool,
+    signature: Option<GitSignature>,
     constraints: Constraints,
     site: Site,
+}
+
+/// Whose signature a commit or tag must have; see [`Git::verify_signature`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GitSignature {
+    /// The key, or keys, that may have signed: an armored PGP key or a line of an SSH public key.
+    pub public_key: String,
+    /// Do not accept a signature by a key that expired since.
+    pub reject_expired: bool,
+    /// The ref must be a tag that is itself signed.
+    pub require_signed_tag: bool,
+    /// Look at the commit's signature only, even if the ref is a signed tag.
+    pub ignore_signed_tag: bool,
 }
 
 /// The modification times of a checkout.
@@ -85,6 +99,7 @@ impl Git {
             mtime: None,
             bundle: None,
             checkout_bundle: false,
+            signature: None,
             constraints: Constraints::new(),
             site: Location::caller(),
         }
@@ -186,6 +201,12 @@ impl Git {
         self
     }
 
+    /// Fails unless the commit, or the tag, is signed. Needs BuildKit 0.26.
+    pub fn verify_signature(mut self, signature: GitSignature) -> Self {
+        self.signature = Some(signature);
+        self
+    }
+
     /// Gives the bundle itself instead of a checkout.
     pub fn checkout_bundle(mut self) -> Self {
         self.checkout_bundle = true;
@@ -195,13 +216,15 @@ impl Git {
 
 impl From<Git> for State {
     fn from(git: Git) -> Self {
-        let parsed = match GitUrl::parse(&git.remote) {
-            Err(git_url::Error::UnknownProtocol) => GitUrl::parse(&format!("https://{}", git.remote)),
-            parsed => parsed,
-        };
+        let mut remote = git.remote;
+        let mut parsed = GitUrl::parse(&remote);
+        if parsed == Err(git_url::Error::UnknownProtocol) {
+            remote.insert_str(0, "https://");
+            parsed = GitUrl::parse(&remote);
+        }
         let mut is_ssh = false;
         let (mut id, full_url) = match parsed {
-            Err(_) => (git.remote.clone(), git.remote),
+            Err(_) => (remote.clone(), remote),
             Ok(url) => {
                 is_ssh = url.scheme == Scheme::Ssh;
                 let mut id = format!("{}{}", url.host, path::join(&["/", &url.path]));
@@ -262,6 +285,19 @@ impl From<Git> for State {
             op.attr_some("oci.session", bundle.session);
             op.attr_some("oci.store", bundle.store);
             op.caps.insert(Cap::SOURCE_GIT_BUNDLE);
+        }
+        if let Some(signature) = git.signature {
+            op.attr_some("git.sig.pubkey", signature.public_key);
+            for (on, key) in [
+                (signature.reject_expired, "git.sig.rejectexpired"),
+                (signature.require_signed_tag, "git.sig.requiresignedtag"),
+                (signature.ignore_signed_tag, "git.sig.ignoresignedtag"),
+            ] {
+                if on {
+                    op.attr(key, "true");
+                }
+            }
+            op.caps.insert(Cap::SOURCE_GIT_SIGNATUREVERIFY);
         }
         op.state(git.constraints, git.site)
     }

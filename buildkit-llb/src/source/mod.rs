@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::panic::Location;
 
 pub use self::blob::{ImageBlob, OciLayoutBlob};
-pub use self::git::{Git, GitBundle, Mtime, git};
+pub use self::git::{Git, GitBundle, GitSignature, Mtime, git};
 pub use self::http::{Http, http};
 pub use self::image::{Image, RecordType, ResolveMode, image};
 pub use self::local::{Differ, Local, local};
@@ -112,7 +112,8 @@ macro_rules! file_setters {
 }
 use file_setters;
 
-/// A source of a kind this crate has no type for. It asks for no capability.
+/// A source of a kind this crate has no type for. It asks for no capability, but `local://` gets the unique id
+/// that [`Local`] gets.
 #[derive(Debug, Clone)]
 #[must_use = "a source is part of the graph only if it is used as a state"]
 pub struct Source {
@@ -150,10 +151,13 @@ impl Source {
 impl From<Source> for State {
     fn from(source: Source) -> Self {
         let platform = ["docker-image://", "oci-layout://"].iter().any(|s| source.identifier.starts_with(s));
+        let unique = source.identifier.starts_with("local://")
+            && !source.attrs.iter().any(|(key, _)| key == "local.session");
         let op = SourceOp {
             attrs: source.attrs.into_iter().map(|(key, value)| (Cow::Owned(key), value)).collect(),
             identifier: source.identifier,
             platform,
+            unique,
             ..SourceOp::default()
         };
         op.state(source.constraints, source.site)
