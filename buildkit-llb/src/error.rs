@@ -182,7 +182,9 @@ impl fmt::Display for ErrorKind {
             Self::EmptyOp => f.write_str("the op does nothing this version knows"),
             Self::NoRoot => f.write_str("a process needs a mount at /"),
             Self::DiffWithoutSide => f.write_str("a diff needs a lower and an upper side"),
-            Self::InputOutOfRange(index) => write!(f, "the op refers to input {index}, which it does not have"),
+            Self::InputOutOfRange(index) => {
+                write!(f, "the op refers to input {index}, which it does not have")
+            }
             Self::Unsupported(error) => write!(f, "{error}"),
         }
     }

@@ -80,8 +80,13 @@ pub use self::passthrough::{Passthrough, Requires};
 pub use self::platform::Platform;
 pub use self::shlex::{Error as ShlexError, split as shlex_split};
 pub use self::source::{
-    Differ, Git, GitBundle, GitSignature, Http, Image, ImageBlob, Local, Mtime, OciLayout, OciLayoutBlob, RecordType,
-    ResolveMode, Source, git, http, image, local,
+    Differ, Git, GitBundle, GitSignature, Http, Image, ImageBlob, Local, Mtime, OciLayout, OciLayoutBlob,
+    RecordType, ResolveMode, Source, git, http, image, local,
 };
 pub use self::source_map::{Position, Range, SourceLocation, SourceMap};
 pub use self::state::{Context, Network, Security, State, Ulimit, scratch};
+
+/// What must not compile does not.
+#[cfg(doctest)]
+#[doc = include_str!("../tests/refused.md")]
+mod refused {}

@@ -63,7 +63,8 @@ impl Definition {
         for op in self.ops() {
             for (name, needed) in op.metadata().caps.iter() {
                 if needed {
-                    let title = |op: &DefinitionOp<'_>| op.title().unwrap_or_else(|_| op.digest().to_string());
+                    let title =
+                        |op: &DefinitionOp<'_>| op.title().unwrap_or_else(|_| op.digest().to_string());
                     let checked = server.offers(name);
                     checked.map_err(|error| Error::new(ErrorKind::Unsupported(error), title(&op), None))?;
                 }
@@ -211,7 +212,10 @@ mod tests {
         assert_eq!(refusal(2, passthrough("p", &[])), ErrorKind::PassthroughWithoutOutput);
         assert_eq!(refusal(2, passthrough("p", &[2])), ErrorKind::InputOutOfRange(2));
         assert_eq!(refusal(2, passthrough("p", &[-1])), ErrorKind::InputOutOfRange(-1));
-        assert_eq!(refusal(3, |op| op.op = Some(pb::op::Op::File(pb::FileOp::default()))), ErrorKind::NoActions);
+        assert_eq!(
+            refusal(3, |op| op.op = Some(pb::op::Op::File(pb::FileOp::default()))),
+            ErrorKind::NoActions
+        );
         assert_eq!(refusal(4, |op| op.inputs.clear()), ErrorKind::NoResult);
         let alone = pb::Definition { def: vec![vec![].into()], ..pb::Definition::default() };
         let alone = Definition::from_pb(alone).unwrap().validate().unwrap_err();

@@ -135,7 +135,8 @@ impl Definition {
             in_order(&mut inputs, &visiting_order(file, message.inputs.len()));
         }
         let locations = op.locations();
-        let locations = locations.map(|(map, ranges)| SourceLocation { map: map.clone(), ranges: ranges.into() });
+        let locations =
+            locations.map(|(map, ranges)| SourceLocation { map: map.clone(), ranges: ranges.into() });
         let loaded = LoadedOp {
             digest: op.digest(),
             bytes: op.bytes().clone(),
@@ -165,7 +166,9 @@ impl DefinitionOp<'_> {
     pub fn inputs(&self) -> Result<Vec<(Digest, i64)>, Error> {
         let inputs = self.message()?.inputs;
         let inputs = inputs.iter();
-        inputs.map(|input| Ok((input.digest.parse().map_err(|_| missing(&input.digest))?, input.index))).collect()
+        inputs
+            .map(|input| Ok((input.digest.parse().map_err(|_| missing(&input.digest))?, input.index)))
+            .collect()
     }
 }
 

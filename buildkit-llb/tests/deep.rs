@@ -71,7 +71,9 @@ fn a_chain_of_every_kind_of_op() {
             })
             .collect();
         drop(state);
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
     });
 }
 
@@ -86,7 +88,15 @@ fn actions_nested_in_actions() {
         drop(nested);
         let definition = state.marshal(Platform::LINUX_AMD64).unwrap();
         assert_eq!(definition.ops().len(), 2);
-        assert_eq!(Definition::from_bytes(definition.to_bytes()).unwrap().to_state().unwrap().marshal(Platform::LINUX_AMD64).unwrap(), definition);
+        assert_eq!(
+            Definition::from_bytes(definition.to_bytes())
+                .unwrap()
+                .to_state()
+                .unwrap()
+                .marshal(Platform::LINUX_AMD64)
+                .unwrap(),
+            definition
+        );
     });
 }
 

@@ -380,7 +380,10 @@ impl<'a> Marshaller<'a> {
         };
         if source.unique {
             let given = |constraints: &'_ Constraints| {
-                constraints.inner().and_then(|inner| inner.local_unique_id.clone()).filter(|id| !id.is_empty())
+                constraints
+                    .inner()
+                    .and_then(|inner| inner.local_unique_id.clone())
+                    .filter(|id| !id.is_empty())
             };
             let own = given(&vertex.constraints).or_else(|| given(&self.options.constraints));
             if let Some(id) = own.or_else(|| self.options.unique_id.clone()) {

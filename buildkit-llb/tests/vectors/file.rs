@@ -77,7 +77,7 @@ fn e40_ops_are_listed_from_the_last_action_back() {
 
 #[test]
 fn e52_a_path_is_utf8() {
-    // A `String` cannot hold anything else; see `refused.rs` for the compiler's word on it. What is left is a
+    // A `String` cannot hold anything else; see `tests/refused.md`. What is left is a
     // definition made elsewhere.
     let made = scratch().mkdir("/?", 0o755).marshal(options()).unwrap();
     let mut message = made.to_pb();
@@ -94,10 +94,11 @@ fn e52_a_path_is_utf8() {
 #[test]
 fn e65_the_tail_of_a_destination_stays() {
     let from = alpine().dir("/s");
-    let action = copy(&from, ".", "./")
-        .copy(&from, "/a//b/../c/", "x/.")
-        .copy(alpine(), "*", "/")
-        .copy(scratch(), "/z", "/q");
+    let action = copy(&from, ".", "./").copy(&from, "/a//b/../c/", "x/.").copy(alpine(), "*", "/").copy(
+        scratch(),
+        "/z",
+        "/q",
+    );
     check("E65", &scratch().dir("/w").file(action));
 }
 

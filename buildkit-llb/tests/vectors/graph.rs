@@ -1,7 +1,8 @@
 //! Merge, diff, passthrough, build; metadata, source maps, states.
 
 use buildkit_llb::{
-    BuildOp, Definition, Image, Passthrough, Platform, Position, Range, Rm, SourceMap, State, diff, merge, scratch,
+    BuildOp, Definition, Image, Passthrough, Platform, Position, Range, Rm, SourceMap, State, diff, merge,
+    scratch,
 };
 
 use super::{alpine, busybox, check, options, recorded};
@@ -80,7 +81,9 @@ fn e35_source_maps() {
     let definition = check("E35", &image.run(["x"]).location(line(2)).root());
     let lines: Vec<Vec<i32>> = definition
         .ops()
-        .map(|op| op.locations().flat_map(|(_, ranges)| ranges.iter().map(|range| range.start.line)).collect())
+        .map(|op| {
+            op.locations().flat_map(|(_, ranges)| ranges.iter().map(|range| range.start.line)).collect()
+        })
         .collect();
     assert_eq!(lines, [vec![1], vec![2], vec![]]);
     assert_eq!(definition.source_maps().len(), 1);

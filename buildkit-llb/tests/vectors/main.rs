@@ -73,7 +73,9 @@ fn recorded() -> Option<&'static Map<String, Value>> {
     let read = || {
         let path = "../../shared/conformance/llb-vectors.json";
         let Ok(text) = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)) else {
-            eprintln!("skipped: comparing bytes and metadata, as the recorded answers are not beside the repository");
+            eprintln!(
+                "skipped: comparing bytes and metadata, as the recorded answers are not beside the repository"
+            );
             return None;
         };
         let programs: Vec<Value> = serde_json::from_str(&text).unwrap();
