@@ -10,30 +10,8 @@ use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
 #[path = "../../fuzz/checks/llb.rs"]
 mod checks;
-#[path = "../../fuzz/replay.rs"]
-mod replay;
 
 use checks::{Recipe, marshal};
-
-#[test]
-fn llb_load_seeds() {
-    replay::seeds("llb_load", checks::llb_load);
-}
-
-#[test]
-fn llb_roundtrip_seeds() {
-    replay::seeds("llb_roundtrip", checks::llb_roundtrip);
-}
-
-#[test]
-fn image_ref_seeds() {
-    replay::seeds("image_ref", checks::image_ref);
-}
-
-#[test]
-fn git_url_seeds() {
-    replay::seeds("git_url", checks::git_url);
-}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]

@@ -147,7 +147,6 @@ impl Recipe {
     }
 
     /// The state of the last step, made by making what it needs, the last input first.
-    #[allow(dead_code, reason = "the fuzz targets make states in order only")]
     pub(crate) fn on_demand(&self) -> State {
         let mut states: Vec<Option<State>> = vec![None; self.steps.len()];
         let mut stack: Vec<usize> = self.steps.len().checked_sub(1).into_iter().collect();
@@ -167,7 +166,6 @@ impl Recipe {
     }
 
     /// The state of the last step, made without sharing anything; for short recipes.
-    #[allow(dead_code, reason = "the fuzz targets make states in order only")]
     pub(crate) fn apart(&self) -> State {
         fn make(steps: &[Step], at: usize) -> State {
             let inputs: Vec<State> = steps[at].inputs.iter().map(|at| make(steps, *at)).collect();
