@@ -51,7 +51,7 @@ impl Client {
             Box::pin(buildkit_frontend::run(gateway, move |gateway| build(gateway)))
         };
         let request = Request { input: Input::Gateway(Frontend::default()), ..Request::default() };
-        self.solve_request(request).driven_by(BuildFunction(Arc::new(function)))
+        self.solve(request).driven_by(BuildFunction(Arc::new(function)))
     }
 }
 

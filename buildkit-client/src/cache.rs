@@ -175,7 +175,7 @@ cache! {
         /// The directory.
         pub fn new(dir: impl AsRef<Path>) -> Self {
             let dir = dir.as_ref();
-            let text = dir.to_string_lossy().into_owned();
+            let text = store_name(dir);
             let mut entry = Entry::new("local");
             entry.set("dest", text.clone());
             entry.set("src", text);
@@ -193,8 +193,7 @@ cache! {
             self.attr("digest", digest)
         }
 
-        /// Deletes blobs that the new cache does not need. Needs BuildKit 0.31 for nothing but the
-        /// attribute; the deletion happens here.
+        /// Deletes blobs that no cache in the directory needs any more, when this one was written.
         pub fn reset(self) -> Self {
             self.attr("reset", "true")
         }
@@ -310,6 +309,22 @@ cache! {
         pub fn upload_parallelism(self, count: u32) -> Self {
             self.attr("upload_parallelism", count.to_string())
         }
+
+        /// Below which prefix blobs are kept; `blobs/` unless set.
+        pub fn blobs_prefix(self, prefix: impl Into<String>) -> Self {
+            self.attr("blobs_prefix", prefix)
+        }
+
+        /// Below which prefix manifests are kept; `manifests/` unless set.
+        pub fn manifests_prefix(self, prefix: impl Into<String>) -> Self {
+            self.attr("manifests_prefix", prefix)
+        }
+
+        /// Blobs that are needed again are renewed once they are older, such as `24h`, so that rules
+        /// about their age do not delete them.
+        pub fn touch_refresh(self, age: impl Into<String>) -> Self {
+            self.attr("touch_refresh", age)
+        }
     }
 }
 export_options!(S3Cache);
@@ -343,6 +358,16 @@ cache! {
             self.attr("prefix", prefix)
         }
 
+        /// Below which prefix blobs are kept; `blobs` unless set.
+        pub fn blobs_prefix(self, prefix: impl Into<String>) -> Self {
+            self.attr("blobs_prefix", prefix)
+        }
+
+        /// Below which prefix manifests are kept; `manifests` unless set.
+        pub fn manifests_prefix(self, prefix: impl Into<String>) -> Self {
+            self.attr("manifests_prefix", prefix)
+        }
+
         /// Key of the account; without it the daemon uses its own identity.
         pub fn secret_access_key(self, key: impl Into<String>) -> Self {
             self.attr("secret_access_key", key)
@@ -351,6 +376,26 @@ cache! {
 }
 export_options!(AzblobCache);
 import!(AzblobCache);
+
+/// The name of a directory as a daemon sees it. It travels as a header, which takes ASCII only.
+fn store_name(dir: &Path) -> String {
+    use sha2::Digest as _;
+    match dir.to_str() {
+        Some(text) if !text.is_empty() && text.trim() == text && text.bytes().all(is_printable) => {
+            text.to_owned()
+        }
+        Some("") => String::new(),
+        _ => {
+            let hash = sha2::Sha256::digest(dir.as_os_str().as_encoded_bytes());
+            let hex: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            format!("directory-{hex}")
+        }
+    }
+}
+
+fn is_printable(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~')
+}
 
 fn join<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
     names.into_iter().map(|name| name.as_ref().to_owned()).collect::<Vec<_>>().join(";")
@@ -403,6 +448,73 @@ mod tests {
             assert_eq!(shown(&export.0), expected.join(" "));
             export.0.validate("cache_to").unwrap();
         }
+    }
+
+    #[test]
+    fn every_option_has_its_attribute() {
+        let cases: [(CacheExport, &str); 5] = [
+            (
+                RegistryCache::new("r/c")
+                    .insecure()
+                    .compression(Compression::Zstd)
+                    .compression_level(9)
+                    .force_compression()
+                    .into(),
+                "registry compression=zstd compression-level=9 force-compression=true ref=r/c registry.insecure=true",
+            ),
+            (
+                LocalCache::new("d").max().reset().image_manifest(true).into(),
+                "local dest=d image-manifest=true mode=max reset=true src=d",
+            ),
+            (
+                S3Cache::new("b", "r")
+                    .prefix("p/")
+                    .blobs_prefix("b/")
+                    .manifests_prefix("m/")
+                    .endpoint("https://minio")
+                    .session_token("t")
+                    .upload_parallelism(8)
+                    .touch_refresh("48h")
+                    .max()
+                    .ignore_error()
+                    .into(),
+                "s3 blobs_prefix=b/ bucket=b endpoint_url=https://minio ignore-error=true manifests_prefix=m/ mode=max \
+                 prefix=p/ region=r session_token=t touch_refresh=48h upload_parallelism=8 use_path_style=true",
+            ),
+            (
+                AzblobCache::new("https://a")
+                    .account_name("n")
+                    .names(["x", "y"])
+                    .prefix("p")
+                    .blobs_prefix("b")
+                    .manifests_prefix("m")
+                    .secret_access_key("k")
+                    .into(),
+                "azblob account_name=n account_url=https://a blobs_prefix=b manifests_prefix=m name=x;y prefix=p \
+                 secret_access_key=k",
+            ),
+            (
+                GhaCache::from_vars(|name| (name == "ACTIONS_CACHE_URL").then(|| "https://v1/".into()))
+                    .api_token("gh", "o/r")
+                    .timeout("5m")
+                    .into(),
+                "gha ghtoken=gh repository=o/r timeout=5m url=https://v1/",
+            ),
+        ];
+        for (cache, expected) in cases {
+            assert_eq!(shown(&cache.0), expected);
+        }
+    }
+
+    #[test]
+    fn a_directory_whose_name_cannot_be_sent_gets_another() {
+        let named = |dir: &str| CacheExport::from(LocalCache::new(dir)).0.attrs["dest"].clone();
+        assert_eq!(named("/var/my cache"), "/var/my cache");
+        for odd in ["/vär", " /x", "a\nb"] {
+            assert!(named(odd).starts_with("directory-"), "{odd}");
+        }
+        assert_ne!(named("/vär"), named("/wär"));
+        assert!(CacheExport::from(LocalCache::new("")).0.validate("cache_to").is_err());
     }
 
     #[test]

@@ -1,5 +1,10 @@
 //! Where the result of a build goes.
 
+mod session;
+
+pub use session::{ResultInfo, SessionExporter};
+
+use crate::content::OciStore;
 use crate::error::{BoxError, RequestError};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,8 +38,8 @@ pub(crate) enum Target {
     Tree(Arc<dyn TreeSink>),
     /// A byte stream.
     Stream(Output),
-    /// An OCI layout is written to a directory, blob by blob.
-    Store(PathBuf),
+    /// An image is written to a content store, blob by blob.
+    Store(OciStore),
 }
 
 /// Takes a tree of files, entry by entry, in the order of the transfer: parents first.
@@ -127,14 +132,24 @@ impl Export {
         ArchiveExport(Self { target: Target::Stream(output.into()), ..Self::custom("oci") })
     }
 
-    /// An OCI image layout in a directory. Blobs that are already there are not sent again.
-    pub fn oci_dir(path: impl Into<PathBuf>) -> ArchiveExport {
-        ArchiveExport(Self { target: Target::Store(path.into()), ..Self::custom("oci") }.attr("tar", "false"))
+    /// An OCI image layout in a directory, or in a store of the caller's own. Blobs that are already
+    /// there are not sent again. In a directory the image is entered in `index.json`, under its
+    /// [`name`](ArchiveExport::name) or the tag `latest`. Needs BuildKit 0.11.
+    pub fn oci_dir(store: impl Into<OciStore>) -> ArchiveExport {
+        ArchiveExport(
+            Self { target: Target::Store(store.into()), ..Self::custom("oci") }.attr("tar", "false"),
+        )
     }
 
     /// A tar that `docker load` takes. One platform only.
     pub fn docker(output: impl Into<Output>) -> ArchiveExport {
         ArchiveExport(Self { target: Target::Stream(output.into()), ..Self::custom("docker") })
+    }
+
+    /// A layout in a directory, as [`oci_dir`](Self::oci_dir), with Docker's media types.
+    pub fn docker_dir(store: impl Into<OciStore>) -> ArchiveExport {
+        let export = Self { target: Target::Store(store.into()), ..Self::custom("docker") };
+        ArchiveExport(export.attr("tar", "false"))
     }
 
     /// A tar of the result's files.
@@ -250,7 +265,7 @@ impl fmt::Debug for Export {
             Target::Dir { path, delete } => format!("dir {} (delete: {delete})", path.display()),
             Target::Tree(_) => "tree".to_owned(),
             Target::Stream(output) => format!("{output:?}"),
-            Target::Store(path) => format!("store {}", path.display()),
+            Target::Store(store) => format!("{store:?}"),
         };
         f.debug_struct("Export")
             .field("kind", &self.kind)

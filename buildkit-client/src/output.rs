@@ -9,12 +9,12 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 /// The local ends of one build, by the index of their exporter.
 #[derive(Clone, Default)]
-pub(crate) struct Outputs(Arc<BTreeMap<usize, Entry>>);
+pub(crate) struct Outputs(Arc<Mutex<BTreeMap<usize, Arc<Entry>>>>);
 
 struct Entry {
     kind: String,
@@ -32,7 +32,6 @@ enum Sink {
         delete: bool,
     },
     Tree(Arc<dyn TreeSink>),
-    Store(PathBuf),
 }
 
 #[derive(Default)]
@@ -40,6 +39,8 @@ struct State {
     temporary: Option<Temporary>,
     taken: bool,
     done: bool,
+    /// What the daemon said of the result when it sent the data.
+    metadata: BTreeMap<String, String>,
 }
 
 /// A file under a name of its own; removed unless it was given its final one.
@@ -72,27 +73,51 @@ pub(crate) enum Stream {
 impl Outputs {
     /// Checks every destination, and makes the temporary files.
     pub(crate) async fn open(exports: &[Export]) -> Result<Self, RequestError> {
-        let exports = exports.to_vec();
+        let outputs = Self::default();
+        outputs.add(0, exports.to_vec()).await?;
+        Ok(outputs)
+    }
+
+    /// Adds the ends of further exporters, the first of which has this index.
+    pub(crate) async fn add(&self, first: usize, exports: Vec<Export>) -> Result<(), RequestError> {
         // Files are made and directories looked at: not on the runtime's threads.
         let opened = tokio::task::spawn_blocking(move || {
             let mut entries = BTreeMap::new();
             for (index, export) in exports.into_iter().enumerate() {
                 if let Some(entry) = Entry::open(export)? {
-                    entries.insert(index, entry);
+                    entries.insert(first + index, Arc::new(entry));
                 }
             }
             Ok(entries)
         })
         .await;
-        match opened {
-            Ok(entries) => Ok(Self(Arc::new(entries?))),
-            Err(_) => Err(RequestError::option("export", "the destinations could not be checked")),
-        }
+        let Ok(opened) = opened else {
+            return Err(RequestError::option("export", "the destinations could not be checked"));
+        };
+        self.entries().append(&mut opened?);
+        Ok(())
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<usize, Arc<Entry>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, index: usize) -> Option<Arc<Entry>> {
+        self.entries().get(&index).cloned()
     }
 
     /// Whether the daemon may send something with `FileSend`.
-    pub(crate) fn any_sent(&self) -> bool {
-        self.0.values().any(|entry| !matches!(entry.sink, Sink::Store(_)))
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries().is_empty()
+    }
+
+    /// What the daemon said of the result to each exporter that sent data to this side.
+    pub(crate) fn metadata(&self) -> BTreeMap<usize, BTreeMap<String, String>> {
+        let taken = |entry: &Entry| {
+            let state = entry.lock();
+            state.taken.then(|| state.metadata.clone())
+        };
+        self.entries().iter().filter_map(|(index, entry)| Some((*index, taken(entry)?))).collect()
     }
 
     /// Opens the end of an exporter, once. `None` when there is none of this index.
@@ -101,13 +126,14 @@ impl Outputs {
         index: usize,
         metadata: &BTreeMap<String, String>,
     ) -> Result<Option<Opened>, LocalError> {
-        let Some(entry) = self.0.get(&index) else { return Ok(None) };
+        let Some(entry) = self.get(index) else { return Ok(None) };
         let failed = |error: BoxError| LocalError::new(entry.describe(index), error);
         let temporary = {
             let mut state = entry.lock();
             if std::mem::replace(&mut state.taken, true) {
                 return Err(failed("target already exists".into()));
             }
+            state.metadata.clone_from(metadata);
             state.temporary.as_ref().map(|temporary| temporary.path.clone())
         };
         let open = async |path: &Path| {
@@ -128,20 +154,19 @@ impl Outputs {
             }
             (Sink::Dir { path, delete }, _) => Opened::Dir { path: path.clone(), delete: *delete },
             (Sink::Tree(sink), _) => Opened::Tree(sink.clone()),
-            (Sink::Store(_), _) => return Ok(None),
         }))
     }
 
     /// Notes that an exporter has written everything.
     pub(crate) fn done(&self, index: usize) {
-        if let Some(entry) = self.0.get(&index) {
+        if let Some(entry) = self.get(index) {
             entry.lock().done = true;
         }
     }
 
     /// How messages call an exporter.
     pub(crate) fn describe(&self, index: usize) -> String {
-        match self.0.get(&index) {
+        match self.get(index) {
             Some(entry) => entry.describe(index),
             None => format!("cannot write export {index}"),
         }
@@ -151,7 +176,7 @@ impl Outputs {
     /// soon as it was told that everything has arrived.
     pub(crate) async fn settle(&self, limit: std::time::Duration) {
         let writing = || {
-            self.0.values().any(|entry| {
+            self.entries().values().any(|entry| {
                 let state = entry.lock();
                 state.taken && !state.done
             })
@@ -166,12 +191,13 @@ impl Outputs {
 
     /// The build has succeeded: every file gets its name. Fails when the daemon never sent one.
     pub(crate) async fn commit(&self) -> Result<(), LocalError> {
-        for (index, entry) in self.0.iter() {
+        let entries = self.entries().clone();
+        for (index, entry) in &entries {
             let (temporary, done) = {
                 let mut state = entry.lock();
                 (state.temporary.take(), state.done)
             };
-            if !done && !matches!(entry.sink, Sink::Store(_)) {
+            if !done {
                 return Err(LocalError::new(
                     entry.describe(*index),
                     "the daemon reported success but never sent its data",
@@ -191,7 +217,7 @@ impl Outputs {
 
 impl fmt::Debug for Outputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.values().map(|entry| &entry.kind)).finish()
+        f.debug_list().entries(self.entries().values().map(|entry| &entry.kind)).finish()
     }
 }
 
@@ -205,15 +231,12 @@ impl Entry {
         };
         let mut state = State::default();
         let sink = match export.target {
-            Target::None => return Ok(None),
+            // The blobs of a store do not come as a stream.
+            Target::None | Target::Store(_) => return Ok(None),
             Target::Tree(sink) => Sink::Tree(sink),
             Target::Dir { path, delete } => {
                 check_dir(&path).map_err(|error| failed(&path, error))?;
                 Sink::Dir { path, delete }
-            }
-            Target::Store(path) => {
-                check_dir(&path).map_err(|error| failed(&path, error))?;
-                Sink::Store(path)
             }
             Target::Stream(output) => match &output.0 {
                 OutputKind::File(path) => match std::fs::metadata(path) {
@@ -235,13 +258,13 @@ impl Entry {
         Ok(Some(Self { kind, sink, state: Mutex::new(state) }))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn describe(&self, index: usize) -> String {
         let to = match &self.sink {
-            Sink::File(path) | Sink::Special(path) | Sink::Dir { path, .. } | Sink::Store(path) => {
+            Sink::File(path) | Sink::Special(path) | Sink::Dir { path, .. } => {
                 format!(" to {}", path.display())
             }
             Sink::Writer(_) | Sink::Tree(_) => String::new(),
@@ -283,7 +306,7 @@ impl Temporary {
 }
 
 /// Whether a directory can be made or written at this path.
-fn check_dir(path: &Path) -> io::Result<()> {
+pub(crate) fn check_dir(path: &Path) -> io::Result<()> {
     let mut at = std::path::absolute(path)?;
     loop {
         match std::fs::metadata(&at) {

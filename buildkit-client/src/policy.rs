@@ -1,5 +1,9 @@
 //! What a build may use: entitlements and source policies.
 
+mod verify;
+
+pub use verify::{SourceCheck, SourceVerifier, Verdict, verifier};
+
 use crate::error::RequestError;
 use buildkit_proto::sourcepolicy as pb;
 use serde::Deserialize;

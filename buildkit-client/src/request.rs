@@ -1,17 +1,21 @@
 //! A build as plain data.
 
+mod local;
+
+pub use local::{Local, TarSource};
+
 use crate::cache::{CacheExport, CacheImport};
+use crate::content::OciStore;
 use crate::error::RequestError;
 use crate::export::{Export, Target};
 use crate::policy::{Entitlement, Policy};
+use crate::session::upload::Upload;
 use crate::session::{DOCKER_HUB, RegistryScope, hosts_in, registry_of};
-use buildkit_llb::State;
+use buildkit_llb::{Platform, State};
 use buildkit_proto::{control, pb};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Largest message that a daemon takes.
 pub(crate) const MAX_REQUEST: usize = 16 * 1024 * 1024;
@@ -126,61 +130,6 @@ impl Frontend {
     }
 }
 
-/// Files that a build may read from this side.
-#[derive(Clone)]
-#[non_exhaustive]
-pub enum Local {
-    /// A directory. Owner and group of everything are sent as 0.
-    Dir(PathBuf),
-    /// A tree from elsewhere: memory, an archive.
-    Tree(Arc<dyn buildkit_fsutil::source::SourceFs>),
-}
-
-impl fmt::Debug for Local {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dir(path) => f.debug_tuple("Dir").field(path).finish(),
-            Self::Tree(_) => f.write_str("Tree"),
-        }
-    }
-}
-
-impl From<&str> for Local {
-    fn from(path: &str) -> Self {
-        Self::Dir(path.into())
-    }
-}
-
-impl From<String> for Local {
-    fn from(path: String) -> Self {
-        Self::Dir(path.into())
-    }
-}
-
-impl From<&Path> for Local {
-    fn from(path: &Path) -> Self {
-        Self::Dir(path.into())
-    }
-}
-
-impl From<&PathBuf> for Local {
-    fn from(path: &PathBuf) -> Self {
-        Self::Dir(path.clone())
-    }
-}
-
-impl From<PathBuf> for Local {
-    fn from(path: PathBuf) -> Self {
-        Self::Dir(path)
-    }
-}
-
-impl From<Arc<dyn buildkit_fsutil::source::SourceFs>> for Local {
-    fn from(tree: Arc<dyn buildkit_fsutil::source::SourceFs>) -> Self {
-        Self::Tree(tree)
-    }
-}
-
 /// Everything about a build but its session's services. All fields are public: fill it in, change
 /// it, keep it; [`Client::solve`](crate::Client::solve) has a method for each.
 ///
@@ -192,12 +141,16 @@ impl From<Arc<dyn buildkit_fsutil::source::SourceFs>> for Local {
 pub struct Request {
     /// What to build.
     pub input: Input,
+    /// The platform of a graph's steps that name none; that of this program when `None`.
+    pub platform: Option<Platform>,
     /// Id of the build; a random one when `None`. It must be new to the daemon.
     pub reference: Option<String>,
     /// Directories and trees that the build may read, by name.
     pub locals: BTreeMap<String, Local>,
     /// OCI layouts that the build may read, by id.
-    pub oci_layouts: BTreeMap<String, PathBuf>,
+    pub oci_layouts: BTreeMap<String, OciStore>,
+    /// Streams that the build may fetch as `http://buildkit-session/ID`, by id.
+    pub uploads: BTreeMap<String, Upload>,
     /// Where the result goes.
     pub exports: Vec<Export>,
     /// Caches to write.
@@ -216,6 +169,8 @@ pub struct Request {
     pub proxy_network: bool,
     /// Layout of images: 10, 20 or 30; 0 is the newest.
     pub compatibility_version: i64,
+    /// Makes the same input give the same digest: all times are this one, in seconds since 1970.
+    pub reproducible: Option<i64>,
     /// Key under which the daemon keeps copies of local directories between builds; made from
     /// this host and the absolute paths when `None`.
     pub shared_key: Option<String>,
@@ -237,8 +192,14 @@ pub(crate) struct Prepared {
 }
 
 impl Request {
-    /// Checks what can be checked without I/O, marshals, and makes the message.
-    pub(crate) fn prepare(&self, reference: &str, session: &str) -> Result<Prepared, RequestError> {
+    /// Checks what can be checked without I/O, marshals, and makes the message. The caches to read
+    /// are those that were found.
+    pub(crate) fn prepare(
+        &self,
+        reference: &str,
+        session: &str,
+        cache_from: &[CacheImport],
+    ) -> Result<Prepared, RequestError> {
         for export in &self.exports {
             export.validate()?;
         }
@@ -254,8 +215,10 @@ impl Request {
         for cache in &self.cache_from {
             cache.0.validate("cache_from")?;
         }
+        if let Some(id) = self.oci_layouts.keys().find(|id| !id.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(RequestError::option("oci_layout", format!("the id {id:?} cannot be sent")));
+        }
 
-        self.refuse_content_stores()?;
         let mut message = control::SolveRequest {
             r#ref: reference.to_owned(),
             session: session.to_owned(),
@@ -269,7 +232,7 @@ impl Request {
         let mut sources = None;
         match &self.input {
             Input::Empty => return Err(RequestError::Empty),
-            Input::State(state) => message.definition = Some(marshal(state)?),
+            Input::State(state) => message.definition = Some(self.marshal(state)?),
             Input::Definition(definition) => message.definition = Some(definition.clone()),
             Input::Frontend(frontend) if frontend.name.is_empty() => return Err(RequestError::Empty),
             Input::Frontend(frontend) | Input::Gateway(frontend) => {
@@ -277,7 +240,7 @@ impl Request {
                 message.frontend_attrs.clone_from(&frontend.opts);
                 for (name, input) in &frontend.inputs {
                     let definition = match input {
-                        FrontendInput::State(state) => marshal(state)?,
+                        FrontendInput::State(state) => self.marshal(state)?,
                         FrontendInput::Definition(definition) => definition.clone(),
                     };
                     message.frontend_inputs.insert(name.clone(), definition);
@@ -302,15 +265,22 @@ impl Request {
             message.frontend_attrs.entry("no-cache".into()).or_default();
         }
 
-        self.add_caches(&mut message)?;
+        if message.frontend_attrs.get("context").is_some_and(|context| context.starts_with("oci-layout:")) {
+            return Err(RequestError::option("context", "an OCI layout can be a named context only"));
+        }
+
+        self.add_caches(&mut message, cache_from)?;
         message.exporters = self
             .exports
             .iter()
             .map(|export| control::Exporter { r#type: export.kind.clone(), attrs: export.attrs.clone() })
             .collect();
+        if let Some(epoch) = self.reproducible {
+            make_reproducible(&mut message, epoch);
+        }
         // Daemons before 0.13 know one exporter only, and newer ones ignore these fields.
-        if let Some(first) = self.exports.first() {
-            message.exporter_deprecated.clone_from(&first.kind);
+        if let Some(first) = message.exporters.first() {
+            message.exporter_deprecated.clone_from(&first.r#type);
             message.exporter_attrs_deprecated.clone_from(&first.attrs);
         }
         let size = message.encoded_len();
@@ -336,32 +306,24 @@ impl Request {
         })
     }
 
-    /// The session has no content store, which OCI layouts and caches in directories travel
-    /// through: better an error than a build without them.
-    fn refuse_content_stores(&self) -> Result<(), RequestError> {
-        let refuse = |option| Err(RequestError::option(option, "the session cannot serve OCI layouts"));
-        if !self.oci_layouts.is_empty() {
-            return refuse("oci_layout");
-        }
-        if self.exports.iter().any(|export| matches!(export.target, Target::Store(_))) {
-            return refuse("export");
-        }
-        if self.cache_to.iter().any(|cache| cache.0.dir.is_some()) {
-            return refuse("cache_to");
-        }
-        if self.cache_from.iter().any(|cache| cache.0.dir.is_some()) {
-            return refuse("cache_from");
-        }
-        Ok(())
+    fn marshal(&self, state: &State) -> Result<pb::Definition, RequestError> {
+        let definition = state
+            .marshal(self.platform.clone().unwrap_or_else(Platform::host))
+            .map_err(|error| RequestError::Definition { source: error.into() })?;
+        Ok(definition.to_pb())
     }
 
-    fn add_caches(&self, message: &mut control::SolveRequest) -> Result<(), RequestError> {
+    fn add_caches(
+        &self,
+        message: &mut control::SolveRequest,
+        cache_from: &[CacheImport],
+    ) -> Result<(), RequestError> {
         let entry = |kind: &str, mut attrs: BTreeMap<String, String>, other_side: &str| {
             attrs.remove(other_side);
             control::CacheOptionsEntry { r#type: kind.to_owned(), attrs }
         };
         let imports: Vec<_> =
-            self.cache_from.iter().map(|cache| entry(cache.0.kind, cache.0.attrs.clone(), "dest")).collect();
+            cache_from.iter().map(|cache| entry(cache.0.kind, cache.0.attrs.clone(), "dest")).collect();
         let exports: Vec<_> =
             self.cache_to.iter().map(|cache| entry(cache.0.kind, cache.0.attrs.clone(), "src")).collect();
         if matches!(self.input, Input::Frontend(_) | Input::Gateway(_)) && !imports.is_empty() {
@@ -401,11 +363,42 @@ impl Request {
     }
 }
 
-fn marshal(state: &State) -> Result<pb::Definition, RequestError> {
-    let definition = state
-        .marshal(buildkit_llb::Platform::LINUX_AMD64)
-        .map_err(|error| RequestError::Definition { source: error.into() })?;
-    Ok(definition.to_pb())
+impl From<Input> for Request {
+    fn from(input: Input) -> Self {
+        Self { input, ..Self::default() }
+    }
+}
+
+macro_rules! from_input {
+    ($($input:ty),*) => {$(
+        impl From<$input> for Request {
+            fn from(input: $input) -> Self {
+                Input::from(input).into()
+            }
+        }
+    )*};
+}
+
+from_input!(State, &State, pb::Definition, buildkit_llb::Definition, Frontend);
+
+/// The image layout of BuildKit 0.31.
+const REPRODUCIBLE_LAYOUT: i64 = 30;
+
+/// All times are the given one, and the layout of images is a fixed one unless the caller chose.
+fn make_reproducible(message: &mut control::SolveRequest, epoch: i64) {
+    let epoch = epoch.to_string();
+    for exporter in &mut message.exporters {
+        exporter.attrs.entry("source-date-epoch".into()).or_insert_with(|| epoch.clone());
+        if matches!(exporter.r#type.as_str(), "image" | "oci" | "docker" | "moby") {
+            exporter.attrs.entry("rewrite-timestamp".into()).or_insert_with(|| "true".into());
+        }
+    }
+    if message.definition.is_none() {
+        message.frontend_attrs.entry("build-arg:SOURCE_DATE_EPOCH".into()).or_insert(epoch);
+    }
+    if message.compatibility_version == 0 {
+        message.compatibility_version = REPRODUCIBLE_LAYOUT;
+    }
 }
 
 /// Registries that a frontend's options and inputs name.
@@ -474,7 +467,7 @@ fn shared_key(locals: &BTreeMap<String, Local>) -> String {
                 let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
                 hash.update(path.as_os_str().as_encoded_bytes());
             }
-            Local::Tree(_) => {}
+            Local::Tree(_) | Local::Tar(_) => {}
         }
     }
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
@@ -497,7 +490,7 @@ pub(crate) fn new_id() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::{LocalCache, RegistryCache, S3Cache};
+    use crate::cache::{RegistryCache, S3Cache};
 
     fn graph(identifiers: &[&str]) -> pb::Definition {
         let def = identifiers
@@ -510,19 +503,23 @@ mod tests {
         pb::Definition { def, ..Default::default() }
     }
 
-    fn request(input: impl Into<Input>) -> Request {
-        Request { input: input.into(), ..Request::default() }
+    fn request(input: impl Into<Request>) -> Request {
+        input.into()
+    }
+
+    fn prepare(request: &Request) -> Result<Prepared, RequestError> {
+        request.prepare("r", "s", &request.cache_from)
     }
 
     #[test]
     fn a_graph_gets_only_the_directories_it_names() {
         let mut request = request(graph(&["local://context"]));
         assert!(
-            matches!(request.prepare("r", "s"), Err(RequestError::LocalNotAttached { name }) if name == "context")
+            matches!(prepare(&request), Err(RequestError::LocalNotAttached { name }) if name == "context")
         );
         request.locals.insert("context".into(), ".".into());
         request.locals.insert("other".into(), "/etc".into());
-        let prepared = request.prepare("r", "s").unwrap();
+        let prepared = prepare(&request).unwrap();
         assert_eq!(prepared.locals.keys().collect::<Vec<_>>(), ["context"]);
     }
 
@@ -531,7 +528,7 @@ mod tests {
         let mut request = request(graph(&["docker-image://docker.io/library/alpine:3", "https://e.org/x"]));
         request.exports.push(Export::image("reg:5000/a:1,ghcr.io/o/a").push().into());
         request.cache_to.push(RegistryCache::new("cache.local/c").into());
-        let scope = request.prepare("r", "s").unwrap().registries;
+        let scope = prepare(&request).unwrap().registries;
         for host in ["registry-1.docker.io", "docker.io", "reg:5000", "ghcr.io", "cache.local"] {
             assert!(scope.allows(host), "{host}");
         }
@@ -549,7 +546,7 @@ mod tests {
         let mut request = request(frontend);
         request.exports.push(Export::image("reg:5000/a:1").push().into());
         request.more_registries.insert("added.io".into());
-        let scope = request.prepare("r", "s").unwrap().registries;
+        let scope = prepare(&request).unwrap().registries;
         for host in ["docker.io", "reg.corp", "ghcr.io", "quay.io", "mirror.local", "reg:5000", "added.io"] {
             assert!(scope.allows(host), "{host}");
         }
@@ -557,7 +554,7 @@ mod tests {
             assert!(!scope.allows(host), "{host}");
         }
         request.registries = Some(RegistryScope::hosts(["only.io"]));
-        let scope = request.prepare("r", "s").unwrap().registries;
+        let scope = prepare(&request).unwrap().registries;
         assert!(scope.allows("only.io") && !scope.allows("docker.io"));
     }
 
@@ -565,7 +562,7 @@ mod tests {
     fn daemons_before_several_exporters_get_the_first() {
         let mut request = request(Frontend::new("dockerfile.v0"));
         request.exports = vec![Export::image("a").into(), Export::local("out").into()];
-        let message = request.prepare("r", "s").unwrap().message;
+        let message = prepare(&request).unwrap().message;
         assert_eq!(message.exporter_deprecated, "image");
         assert_eq!(message.exporters.len(), 2);
     }
@@ -574,7 +571,7 @@ mod tests {
     fn cache_imports_reach_the_frontend_as_well() {
         let mut request = request(Frontend::new("dockerfile.v0"));
         request.cache_from = vec![RegistryCache::new("r/c").into(), S3Cache::new("b", "r").into()];
-        let message = request.prepare("r", "s").unwrap().message;
+        let message = prepare(&request).unwrap().message;
         assert_eq!(
             message.frontend_attrs["cache-imports"],
             r#"[{"Attrs":{"ref":"r/c"},"Type":"registry"},{"Attrs":{"bucket":"b","region":"r"},"Type":"s3"}]"#
@@ -584,14 +581,16 @@ mod tests {
 
     #[test]
     fn what_contradicts_itself_is_refused() {
-        assert!(matches!(request(Input::Empty).prepare("r", "s"), Err(RequestError::Empty)));
-        assert!(matches!(request(Frontend::new("")).prepare("r", "s"), Err(RequestError::Empty)));
-        let mut layout = request(Frontend::new("dockerfile.v0"));
-        layout.cache_from = vec![LocalCache::new("dir").into()];
-        assert!(matches!(layout.prepare("r", "s"), Err(RequestError::Option { option: "cache_from", .. })));
+        assert!(matches!(prepare(&request(Input::Empty)), Err(RequestError::Empty)));
+        assert!(matches!(prepare(&request(Frontend::new(""))), Err(RequestError::Empty)));
+        let mut layout = request(Frontend::new("dockerfile.v0").opt("context", "oci-layout://x:y"));
+        assert!(matches!(prepare(&layout), Err(RequestError::Option { option: "context", .. })));
+        layout.input = Frontend::new("dockerfile.v0").into();
+        layout.oci_layouts.insert("näme".into(), "dir".into());
+        assert!(matches!(prepare(&layout), Err(RequestError::Option { option: "oci_layout", .. })));
         let mut twice = request(Frontend::new("dockerfile.v0"));
         twice.cache_to = vec![RegistryCache::new("r/c").into(), RegistryCache::new("r/c").into()];
-        assert!(matches!(twice.prepare("r", "s"), Err(RequestError::Duplicate { .. })));
+        assert!(matches!(prepare(&twice), Err(RequestError::Duplicate { .. })));
     }
 
     #[test]
@@ -605,7 +604,7 @@ mod tests {
         };
         let definition = pb::Definition { def: vec![op.encode_to_vec().into()], ..Default::default() };
         assert!(matches!(
-            request(definition).prepare("r", "s"),
+            prepare(&request(definition)),
             Err(RequestError::TooLarge { what: "definition", .. })
         ));
     }
@@ -616,10 +615,10 @@ mod tests {
         definition.metadata.insert("sha256:a".into(), pb::OpMetadata::default());
         let mut request = request(definition);
         request.no_cache = true;
-        let message = request.prepare("r", "s").unwrap().message;
+        let message = prepare(&request).unwrap().message;
         assert!(message.definition.unwrap().metadata["sha256:a"].ignore_cache);
         request.input = Frontend::new("dockerfile.v0").into();
-        assert_eq!(request.prepare("r", "s").unwrap().message.frontend_attrs["no-cache"], "");
+        assert_eq!(prepare(&request).unwrap().message.frontend_attrs["no-cache"], "");
     }
 
     #[test]

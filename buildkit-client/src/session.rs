@@ -5,17 +5,22 @@
 //! not attached is answered `Unimplemented`.
 
 pub mod auth;
+pub(crate) mod content;
 pub(crate) mod exporter;
+pub(crate) mod exporters;
 pub(crate) mod filesync;
 mod health;
+pub(crate) mod policy;
 mod registries;
 pub mod secrets;
 pub mod ssh;
 mod transport;
+pub(crate) mod upload;
 
 pub use registries::RegistryScope;
 pub(crate) use registries::{DOCKER_HUB, hosts_in, hub, registry_of};
 pub(crate) use transport::{SessionEnd, open};
+pub use upload::Upload;
 
 use crate::error::LocalError;
 use crate::progress::{Progress, Reporter, Step};

@@ -1,20 +1,25 @@
 //! Running a build.
 
 mod drive;
+mod features;
+mod stores;
 
 use crate::build::BuildFunction;
 use crate::cache::{CacheExport, CacheImport};
 use crate::client::Client;
+use crate::content::OciStore;
 use crate::debug::Look;
+use crate::dockerfile::Dockerfile;
 use crate::error::Error;
-use crate::export::Export;
-use crate::policy::{Entitlement, Policy};
+use crate::export::{Export, SessionExporter};
+use crate::policy::{Entitlement, Policy, SourceVerifier};
 use crate::progress::{Progress, VertexWarning};
 use crate::request::{Frontend, Input, Local, Request, new_id};
 use crate::retry::Retry;
 use crate::session::auth::Auth;
 use crate::session::secrets::SecretSource;
 use crate::session::ssh::SshSource;
+use crate::session::upload::Upload;
 use crate::session::{Attachable, RegistryScope};
 use crate::trace::TraceContext;
 use base64::Engine as _;
@@ -22,7 +27,6 @@ use buildkit_fsutil::send::SendOptions;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, IntoFuture};
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -65,16 +69,15 @@ struct Plan {
     look: Option<Look>,
     /// Where the build stands in a trace.
     trace: Option<TraceContext>,
+    verifier: Option<Arc<dyn SourceVerifier>>,
+    chooser: Option<Arc<dyn SessionExporter>>,
 }
 
 impl Client {
-    /// A build of a graph or by a frontend.
-    pub fn solve(&self, input: impl Into<Input>) -> Solve {
-        self.solve_request(Request { input: input.into(), ..Request::default() })
-    }
-
-    /// A build of a request that was put together before.
-    pub fn solve_request(&self, request: Request) -> Solve {
+    /// A build of a graph, of a [`Dockerfile`], by any [`Frontend`], or of a [`Request`] that was put
+    /// together before.
+    pub fn solve(&self, request: impl Into<Request>) -> Solve {
+        let request = request.into();
         let plan = Plan {
             client: self.clone(),
             request,
@@ -86,6 +89,8 @@ impl Client {
             function: None,
             look: None,
             trace: None,
+            verifier: None,
+            chooser: None,
         };
         Solve { plan, progress: Progress::none() }
     }
@@ -110,8 +115,28 @@ impl Solve {
     }
 
     /// Lets the build read an OCI layout on this side under an id. It is never written to.
-    pub fn oci_layout(mut self, id: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
-        self.plan.request.oci_layouts.insert(id.into(), dir.into());
+    pub fn oci_layout(mut self, id: impl Into<String>, store: impl Into<OciStore>) -> Self {
+        self.plan.request.oci_layouts.insert(id.into(), store.into());
+        self
+    }
+
+    /// Lets the build fetch a stream as `http://buildkit-session/ID`, for example an archive from
+    /// standard input. Each is fetched once.
+    pub fn upload(mut self, id: impl Into<String>, upload: Upload) -> Self {
+        self.plan.request.uploads.insert(id.into(), upload);
+        self
+    }
+
+    /// Adds options, contexts and inputs of a Dockerfile build, for a [function](Client::build) that
+    /// drives one.
+    pub fn dockerfile(mut self, dockerfile: Dockerfile) -> Self {
+        self.plan.request.take_dockerfile(dockerfile);
+        self
+    }
+
+    /// The platform of a graph's steps that name none; that of this program unless set.
+    pub fn platform(mut self, platform: buildkit_llb::Platform) -> Self {
+        self.plan.request.platform = Some(platform);
         self
     }
 
@@ -142,6 +167,19 @@ impl Solve {
     /// Sets the rules about sources.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.plan.request.policy = Some(policy);
+        self
+    }
+
+    /// Has a function decide about each source; see [`verifier`](crate::policy::verifier). Needs
+    /// BuildKit 0.26.
+    pub fn policy_callback(mut self, verifier: impl SourceVerifier) -> Self {
+        self.plan.verifier = Some(Arc::new(verifier));
+        self
+    }
+
+    /// Has further exporters chosen when the daemon has the result. Needs BuildKit 0.21.
+    pub fn session_exporter(mut self, chooser: impl SessionExporter) -> Self {
+        self.plan.chooser = Some(Arc::new(chooser));
         self
     }
 
@@ -200,16 +238,10 @@ impl Solve {
 
     /// Makes the same input give the same digest, here and on other daemons: all times are the
     /// given one (seconds since 1970), files in new layers included, and the image layout stays
-    /// that of BuildKit 0.31 whatever comes later. Call it after the exporters were added.
+    /// that of BuildKit 0.31 whatever comes later (older daemons have one layout each).
     pub fn reproducible(mut self, epoch: i64) -> Self {
-        self.plan.request.compatibility_version = 30;
-        for export in &mut self.plan.request.exports {
-            export.attrs.insert("source-date-epoch".into(), epoch.to_string());
-            if matches!(export.kind.as_str(), "image" | "oci" | "docker") {
-                export.attrs.insert("rewrite-timestamp".into(), "true".into());
-            }
-        }
-        self.opt("build-arg:SOURCE_DATE_EPOCH", epoch.to_string())
+        self.plan.request.reproducible = Some(epoch);
+        self
     }
 
     /// Layout of images: 10 (BuildKit 0.13), 20 (0.15) or 30 (0.31); 0 is the newest.
@@ -299,7 +331,8 @@ impl Solve {
         &self.plan.request
     }
 
-    /// Starts the build on a task of its own, to be cancelled or awaited later.
+    /// Starts the build on a task of its own, to be cancelled or awaited later. Its id is chosen
+    /// now, so a push that fails is not repeated.
     pub fn start(mut self) -> Build {
         let reference = self.plan.request.reference.get_or_insert_with(new_id).clone();
         let cancel = CancellationToken::new();
@@ -326,7 +359,7 @@ impl IntoFuture for Solve {
     fn into_future(self) -> Self::IntoFuture {
         let Self { plan, progress } = self;
         // Progress starts with the first poll: a future that is never run shows nothing.
-        Box::pin(async move { drive::run(plan, progress.start(), CancellationToken::new()).await })
+        Box::pin(async move { Box::pin(drive::run(plan, progress.start(), CancellationToken::new())).await })
     }
 }
 
@@ -406,6 +439,7 @@ pub struct Solved {
     pub(crate) warnings: Vec<VertexWarning>,
     pub(crate) refused: Vec<String>,
     pub(crate) attempts: u32,
+    pub(crate) exports: BTreeMap<usize, BTreeMap<String, String>>,
 }
 
 /// Describes content: an OCI descriptor.
@@ -477,6 +511,13 @@ impl Solved {
     /// A value that the daemon or the frontend returned.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.response.get(key).map(String::as_str)
+    }
+
+    /// What the daemon told one exporter of the result, by its place in the request: those that
+    /// sent data to this side as a stream. The others are told apart in the
+    /// [history](Client::history) only.
+    pub fn export_response(&self, exporter: usize) -> Option<&BTreeMap<String, String>> {
+        self.exports.get(&exporter)
     }
 
     /// Everything that the daemon returned. The values of several exporters are in one map, where

@@ -3,7 +3,6 @@
 use super::{MAX_MESSAGE, Service, SessionContext};
 use crate::error::RequestError;
 use crate::request::Local;
-use buildkit_fsutil::directory::Directory;
 use buildkit_fsutil::error::TransferError;
 use buildkit_fsutil::filter::{FilterOptions, MapEntry, owned_by_root};
 use buildkit_fsutil::send::{SendOptions, send};
@@ -13,7 +12,6 @@ use buildkit_proto::fsutil::Packet;
 use percent_encoding::percent_decode;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,17 +26,17 @@ const QUEUE: usize = 16;
 pub(crate) struct Locals(Arc<BTreeMap<String, Arc<dyn SourceFs>>>);
 
 impl Locals {
-    /// Opens the directories, so that one that is missing is found before anything is sent.
+    /// Opens the trees, so that one that is missing is found before anything is sent.
     pub(crate) async fn open(locals: BTreeMap<String, Local>) -> Result<Self, RequestError> {
-        let mut open: BTreeMap<String, Arc<dyn SourceFs>> = BTreeMap::new();
-        for (name, local) in locals {
-            let tree = match local {
-                Local::Tree(tree) => tree,
-                Local::Dir(path) => Arc::new(open_dir(&name, path).await?),
-            };
-            open.insert(name, tree);
+        // Directories are opened and archives read: not on the runtime's threads.
+        let opened = tokio::task::spawn_blocking(move || {
+            let open = |(name, local): (String, Local)| local.open(&name).map(|tree| (name, tree));
+            locals.into_iter().map(open).collect::<Result<BTreeMap<_, _>, RequestError>>()
+        });
+        match opened.await {
+            Ok(open) => Ok(Self(Arc::new(open?))),
+            Err(_) => Err(RequestError::option("local", "the directories could not be opened")),
         }
-        Ok(Self(Arc::new(open)))
     }
 
     /// The text of a file in one of the trees, at most `limit` bytes of it; empty where there is none.
@@ -65,16 +63,6 @@ impl Locals {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-}
-
-async fn open_dir(name: &str, path: PathBuf) -> Result<Directory, RequestError> {
-    let at = path.clone();
-    let opened = tokio::task::spawn_blocking(move || Directory::open(at)).await;
-    opened.unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into())).map_err(|source| RequestError::Path {
-        role: format!("local directory `{name}`"),
-        path,
-        source,
-    })
 }
 
 impl fmt::Debug for Locals {

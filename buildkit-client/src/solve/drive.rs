@@ -1,7 +1,7 @@
 //! One build from its request to its result: the call, the session, the progress and the link,
 //! all watched at once.
 
-use super::{Plan, Solved};
+use super::{Plan, Solved, features, stores};
 use crate::client::{Client, boxed, control};
 use crate::connect::{Channel, Link, is_transport};
 use crate::error::{Error, LocalError, RequestError, SolveError, SolveErrorKind, Unsupported};
@@ -12,10 +12,11 @@ use crate::request::{Prepared, new_id};
 use crate::session::filesync::Locals;
 use crate::session::secrets::Secrets;
 use crate::session::ssh::Ssh;
+use crate::session::upload::Upload;
 use crate::session::{self, SessionContext, SessionEnd};
 use buildkit_proto::control::control_client::ControlClient;
 use buildkit_proto::control::{SolveResponse, StatusRequest};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +70,9 @@ async fn attempts(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken)
     let exports = &solve.request.exports;
     let repeatable = solve.request.reference.is_none()
         && exports.iter().any(Export::pushes)
-        && exports.iter().all(Export::is_repeatable);
+        && exports.iter().all(Export::is_repeatable)
+        && solve.request.uploads.values().all(Upload::is_repeatable)
+        && solve.chooser.is_none();
     let mut delays = solve.retry.delays();
     let mut attempts = 1;
     loop {
@@ -95,10 +98,17 @@ async fn attempt(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken) 
     let reference = solve.request.reference.clone().unwrap_or_else(new_id);
     let session_id = new_id();
     tracing::Span::current().record("reference", &reference);
-    let prepared = solve.request.prepare(&reference, &session_id)?;
+    let layouts = stores::open(&solve.request).await?;
+    let prepared = solve.request.prepare(&reference, &session_id, &layouts.cache_from)?;
     let outputs = Outputs::open(&solve.request.exports).await?;
     let Prepared { mut message, shared_key, locals, registries } = prepared;
     let locals = Locals::open(locals).await?;
+    message.frontend_attrs.extend(layouts.options.clone());
+    message.enable_session_exporter = solve.chooser.is_some();
+    if solve.verifier.is_some() {
+        message.source_policy_session.clone_from(&session_id);
+    }
+    features::check(client, &message, solve.request.compatibility_version > 0).await?;
 
     let context = SessionContext::new(session_id, registries);
     if solve.request.registries.is_none()
@@ -117,8 +127,24 @@ async fn attempt(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken) 
     for attached in &solve.attached {
         services.extend(attached.services(&context));
     }
-    if outputs.any_sent() {
+    if !layouts.stores.is_empty() {
+        services.push(session::content::service(layouts.stores.clone(), context.clone()));
+    }
+    if !solve.request.uploads.is_empty() {
+        services.push(session::upload::service(solve.request.uploads.clone(), context.clone()));
+    }
+    if !outputs.is_empty() || solve.chooser.is_some() {
         services.push(session::exporter::service(outputs.clone(), context.clone()));
+    }
+    if let Some(chooser) = &solve.chooser {
+        let (chooser, first) = (Arc::clone(chooser), message.exporters.len());
+        services.push(session::exporters::service(chooser, outputs.clone(), first, context.clone()));
+    }
+    if let Some(verifier) = &solve.verifier {
+        services.push(session::policy::service(Arc::clone(verifier), context.clone()));
+    }
+    for missing in &layouts.missing {
+        context.note(missing.clone());
     }
 
     let link = tokio::select! {
@@ -170,7 +196,10 @@ async fn attempt(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken) 
     }
     running.close().await;
     let result = match result {
-        Ok(response) => outputs.commit().await.map(|()| response).map_err(Error::from),
+        Ok(response) => {
+            let response: BTreeMap<_, _> = response.exporter_response.into_iter().collect();
+            finish(solve, &outputs, &layouts, &response).await.map(|()| response)
+        }
         Err(error) => Err(error),
     };
     let (refused_count, refused) = context.suspicions();
@@ -180,11 +209,24 @@ async fn attempt(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken) 
     let response = result?;
     Ok(Solved {
         reference,
-        response: response.exporter_response.into_iter().collect(),
+        response,
         warnings: reporter.warnings(),
         refused,
         attempts: 1,
+        exports: outputs.metadata(),
     })
+}
+
+/// Gives everything that was written its final name.
+async fn finish(
+    solve: &Plan,
+    outputs: &Outputs,
+    layouts: &stores::Opened,
+    response: &BTreeMap<String, String>,
+) -> Result<(), Error> {
+    outputs.commit().await?;
+    layouts.commit(&solve.request, response).await?;
+    Ok(())
 }
 
 /// A task that ends when its handle is dropped.
