@@ -58,7 +58,8 @@ pub async fn build(gateway: Gateway) -> buildkit_frontend::Result<BuildResult> {
     if !opts.contains_key("cmdline")
         && let Some((image, line, lines)) = other_frontend(&opts, &entrypoint.data)
     {
-        return forward(&gateway, &resolver, opts, &image, line, lines, &entrypoint).await;
+        return forward(&gateway, &resolver, with_args_as_options(opts), &image, line, lines, &entrypoint)
+            .await;
     }
     if let Some(error) = unsupported {
         return Err(error);
@@ -98,6 +99,19 @@ fn other_frontend(opts: &BTreeMap<String, String>, data: &[u8]) -> Option<(Strin
         return Some((image.to_owned(), line.clone(), None));
     }
     detect_syntax(data).map(|s| (s.image, s.command_line, Some(s.lines)))
+}
+
+/// The options as the next frontend gets them: build arguments that stand for options are options, too.
+fn with_args_as_options(mut opts: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    for (arg, option) in [
+        ("build-arg:BUILDKIT_MULTI_PLATFORM", "multi-platform"),
+        ("build-arg:BUILDKIT_SANDBOX_HOSTNAME", "hostname"),
+    ] {
+        if let Some(value) = opts.get(arg).filter(|value| !value.is_empty()).cloned() {
+            opts.insert(option.to_owned(), value);
+        }
+    }
+    opts
 }
 
 async fn forward(

@@ -294,12 +294,12 @@ fn metadata_value(metadata: &pb::OpMetadata) -> Value {
             some(metadata.linux_resources.as_ref(), |r| {
                 object([
                     ("memory", json!(r.memory)),
-                    ("memory_swap", json!(r.memory_swap)),
-                    ("cpu_shares", json!(r.cpu_shares)),
-                    ("cpu_period", json!(r.cpu_period)),
-                    ("cpu_quota", json!(r.cpu_quota)),
-                    ("cpuset_cpus", json!(r.cpuset_cpus)),
-                    ("cpuset_mems", json!(r.cpuset_mems)),
+                    ("memorySwap", json!(r.memory_swap)),
+                    ("cpuShares", json!(r.cpu_shares)),
+                    ("cpuPeriod", json!(r.cpu_period)),
+                    ("cpuQuota", json!(r.cpu_quota)),
+                    ("cpusetCpus", json!(r.cpuset_cpus)),
+                    ("cpusetMems", json!(r.cpuset_mems)),
                 ])
             }),
         ),

@@ -1,27 +1,25 @@
 //! `RUN --device`.
 
 use super::{csv, fail, parse_bool};
+use crate::Result;
 use crate::suggest::nearest;
-use crate::{Result, expand};
 
-/// A `--device` as written: its comma separated fields. See [`RunDevice::resolve`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunDevice {
-    /// The fields, CSV quotes removed.
-    pub fields: Vec<String>,
+/// A `--device`. Variables in it are not replaced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// The name of a CDI device or class, e.g. `vendor.com/gpu=all`.
+    pub name: String,
+    /// Whether the step fails without it. Default: false.
+    pub required: bool,
 }
 
-impl RunDevice {
-    /// Judges the fields. `expand` is called on each value, in order.
-    ///
-    /// # Errors
-    ///
-    /// What `expand` returns; an unknown key, a second name, a bad boolean. Errors have no place yet.
-    pub fn resolve(&self, expand: &mut dyn FnMut(&str) -> Result<String, expand::Error>) -> Result<Device> {
+impl Device {
+    /// Reads the comma separated fields of the flag's value.
+    pub(super) fn parse(value: &str) -> Result<Self> {
         let mut device = Device::default();
-        for field in &self.fields {
+        for field in &csv::fields(value).map_err(|e| e.context("--device"))? {
             let (key, value) = match field.split_once('=') {
-                Some((key, value)) => (key.to_lowercase(), Some(expand(value)?)),
+                Some((key, value)) => (key.to_lowercase(), Some(value.to_owned())),
                 None => (field.to_lowercase(), None),
             };
             match (key.as_str(), value) {
@@ -54,18 +52,4 @@ impl RunDevice {
         }
         Ok(device)
     }
-
-    pub(super) fn parse(value: &str) -> Result<Self> {
-        let fields = csv::fields(value).map_err(|e| e.context("--device"))?;
-        Ok(Self { fields })
-    }
-}
-
-/// A judged `--device`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Device {
-    /// The name of a CDI device or class, e.g. `vendor.com/gpu=all`.
-    pub name: String,
-    /// Whether the step fails without it. Default: false.
-    pub required: bool,
 }

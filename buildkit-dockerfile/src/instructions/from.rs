@@ -60,12 +60,17 @@ pub(super) fn parse(keyword: &str, request: Request, site: Site<'_>, linter: &mu
     let (words, _) = Request::words(args);
     let mut words = words.into_iter();
     let (base, r#as, written_name, more) = (words.next(), words.next(), words.next(), words.next());
+    // Both rules judge the words by their places, before anything is refused.
+    if let (Some(written), None) = (&written_name, &more) {
+        linter.stage_name_casing(site, written);
+    }
+    if let (Some(r#as), Some(_)) = (&r#as, &written_name) {
+        linter.from_as_casing(site, keyword, r#as);
+    }
     let (Some(base), None) = (base, more) else { return Err(count()) };
     let (name, written_name) = match (r#as, written_name) {
         (None, _) => (None, None),
         (Some(r#as), Some(written)) if r#as.eq_ignore_ascii_case("as") => {
-            linter.stage_name_casing(site, &written);
-            linter.from_as_casing(site, keyword, &r#as);
             (Some(stage_name(&written)?), Some(written))
         }
         _ => return Err(count()),

@@ -33,7 +33,7 @@ pub use self::add::Add;
 pub use self::arg::{Arg, BuildArg};
 pub use self::command_line::CommandLine;
 pub use self::copy::Copy;
-pub use self::device::{Device, RunDevice};
+pub use self::device::Device;
 pub use self::from::Stage;
 pub use self::healthcheck::Healthcheck;
 pub use self::mount::{Mount, MountKind, RunMount, Sharing};

@@ -2,7 +2,7 @@
 
 use super::flags::{Flags, Known, Type};
 use super::parse::Request;
-use super::{CommandLine, RunDevice, RunMount, fail};
+use super::{CommandLine, Device, RunMount, fail};
 use crate::Result;
 use crate::parser::Heredoc;
 
@@ -16,7 +16,7 @@ pub struct Run {
     /// `--mount`, in order.
     pub mounts: Vec<RunMount>,
     /// `--device`, in order.
-    pub devices: Vec<RunDevice>,
+    pub devices: Vec<Device>,
     /// `--network`.
     pub network: Network,
     /// `--security`.
@@ -50,7 +50,7 @@ const FLAGS: &Known =
 
 pub(super) fn parse(request: Request) -> Result<Run> {
     let flags = Flags::parse(&request.keyword, &request.flags, FLAGS)?;
-    let devices = flags.list("device").map(RunDevice::parse).collect::<Result<_>>()?;
+    let devices = flags.list("device").map(Device::parse).collect::<Result<_>>()?;
     let mounts = flags.list("mount").map(RunMount::parse).collect::<Result<_>>()?;
     let network = match flags.given("network") {
         None | Some("default") => Network::Default,

@@ -56,8 +56,8 @@ impl Linter {
     /// A stage is named with the keywords `from` and `r#as`, as written.
     pub fn from_as_casing(&mut self, site: Site<'_>, from: &str, r#as: &str) {
         let wanted = match Casing::of(from) {
-            Some(Casing::Lower) => r#as.to_ascii_lowercase(),
-            Some(Casing::Upper) => r#as.to_ascii_uppercase(),
+            Some(Casing::Lower) => r#as.to_lowercase(),
+            Some(Casing::Upper) => r#as.to_uppercase(),
             None => return,
         };
         if r#as != wanted {

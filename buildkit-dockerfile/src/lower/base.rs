@@ -13,7 +13,7 @@ use crate::lint::Linter;
 use crate::suggest;
 
 use super::config::ImageConfig;
-use super::context::{Contexts, NamedContext};
+use super::context::{Contexts, GivenContext, NamedContext};
 use super::graph::Plan;
 use super::names::{Counter, Prefix};
 use super::resolver::ImageRequest;
@@ -36,11 +36,14 @@ pub(crate) struct BaseOptions<'a> {
 }
 
 /// What is known of a base image before it is looked up.
+#[derive(Debug)]
 struct Lookup {
     stage: StageId,
     reachable: bool,
     reference: String,
     platform: Platform,
+    /// The named context that stands in for the whole stage.
+    replaced_by: Option<GivenContext>,
 }
 
 /// What became of a lookup.
@@ -49,6 +52,8 @@ enum Found {
     /// The stage is not needed; its name is fine.
     Unneeded(String),
     Context(NamedContext),
+    /// The context is the stage itself; its instructions do not count.
+    Stage(NamedContext),
     Image {
         reference: String,
         image: ImageConfig,
@@ -91,37 +96,49 @@ impl Plan<'_> {
         linter: &mut Linter,
     ) -> Result<()> {
         let mut lookups = Vec::new();
+        // Of several mistakes the last one is reported, as the reference does most of the time.
+        let mut failed = None;
         for (id, stage) in self.stages.iter_mut().enumerate() {
             if stage.base.is_some() || stage.resolved || (stage.dispatched && stage.written.is_some()) {
                 continue;
             }
             let needed = reachable.get(id).copied().unwrap_or_default();
             stage.resolved = needed;
-            if stage.base_name == SCRATCH {
+            if stage.base_name == SCRATCH && stage.replaced_by.is_none() {
                 stage.origin = Origin::Scratch;
                 stage.image = ImageConfig::scratch(options.target_platform);
                 stage.platform = Some(options.target_platform.clone());
                 stage.dispatched |= stage.written.is_none();
                 continue;
             }
-            let reference = Reference::parse_normalized(&stage.base_name).map_err(|e| {
-                let message = format!("{:?} is no image reference and no stage", stage.base_name);
-                Error::new(ErrorKind::Image, message).caused_by(e).at(stage.lines)
-            })?;
+            let reference = match Reference::parse_normalized(&stage.base_name) {
+                Ok(reference) => reference,
+                Err(e) => {
+                    let message = format!("{:?} is no image reference and no stage", stage.base_name);
+                    failed = Some((id, Error::new(ErrorKind::Image, message).caused_by(e).at(stage.lines)));
+                    continue;
+                }
+            };
             lookups.push(Lookup {
                 stage: id,
                 reachable: needed,
                 reference: reference.with_default_tag().to_string(),
                 platform: stage.platform.as_ref().unwrap_or(options.target_platform).clone(),
+                replaced_by: stage.replaced_by.clone(),
             });
         }
         let found = join_all(lookups.iter().map(|lookup| self.look_up(lookup, options))).await;
         for (lookup, found) in lookups.into_iter().zip(found) {
-            let lines = self.stages.get(lookup.stage).map_or(super::stage::NOWHERE, |s| s.lines);
-            let found = found.map_err(|e| e.at(lines))?;
-            self.apply(lookup, found, options, linter);
+            match found {
+                Ok(found) => self.apply(lookup, found, options, linter),
+                Err(e) if failed.as_ref().is_none_or(|(id, _)| *id < lookup.stage) => {
+                    let lines = self.stages.get(lookup.stage).map_or(super::stage::NOWHERE, |s| s.lines);
+                    failed = Some((lookup.stage, e.at(lines)));
+                }
+                Err(_) => {}
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), |(_, error)| Err(error))
     }
 
     async fn look_up(&self, lookup: &Lookup, options: &BaseOptions<'_>) -> Result<Found> {
@@ -129,8 +146,11 @@ impl Plan<'_> {
             return Ok(Found::Unneeded(lookup.reference.clone()));
         }
         let contexts = options.contexts;
-        if let Some(context) = contexts.named(&lookup.reference, Some(&lookup.platform)).await? {
-            return Ok(Found::Context(context));
+        if let Some(given) = &lookup.replaced_by {
+            return contexts.load(given).await.map(Found::Stage);
+        }
+        if let Some(given) = contexts.find(&lookup.reference, Some(&lookup.platform))? {
+            return contexts.load(&given).await.map(Found::Context);
         }
         let shown = if contexts.options.is_multi_platform() {
             format!("{} ", lookup.platform.format_all())
@@ -170,7 +190,21 @@ impl Plan<'_> {
         let platform = lookup.platform;
         match found {
             Found::Unneeded(reference) => {
+                // The vertex is counted although it is not made; a trigger may still make it, and count again.
+                stage.counter.done += usize::from(stage.counter.total > 0);
                 stage.base_name = reference;
+            }
+            Found::Stage(context) => {
+                stage.base_name = lookup.reference;
+                stage.dispatched = true;
+                if let Some(image) = &context.image {
+                    stage.image = (**image).clone();
+                    if !image.architecture.is_empty() && !image.os.is_empty() {
+                        stage.platform = Some(image.platform());
+                    }
+                }
+                stage.state_platform = context.platform();
+                stage.origin = Origin::Context { context, platform: None };
                 return;
             }
             Found::Context(context) => {

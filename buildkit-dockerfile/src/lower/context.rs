@@ -252,12 +252,9 @@ impl<'a> Contexts<'a> {
         Ok(image)
     }
 
-    /// The named context that replaces the stage or image `name`, if there is one.
-    pub(crate) async fn named(
-        &self,
-        name: &str,
-        platform: Option<&Platform>,
-    ) -> Result<Option<NamedContext>> {
+    /// The named context that replaces the stage or image `name`, if there is one. It is not looked at yet,
+    /// so one that nothing needs costs nothing, and may be wrong.
+    pub(crate) fn find(&self, name: &str, platform: Option<&Platform>) -> Result<Option<GivenContext>> {
         if name.eq_ignore_ascii_case("scratch")
             || name.eq_ignore_ascii_case(CONTEXT)
             || self.options.contexts.is_empty()
@@ -278,20 +275,20 @@ impl<'a> Contexts<'a> {
         let Some((key, value)) = found else { return Ok(None) };
         let name = Reference::parse_normalized(familiar.strip_suffix(":latest").unwrap_or(&familiar))
             .map_err(|e| wrong(format!("{name:?} cannot be the name of a context")).caused_by(e))?;
-        self.load(key, value, &name, platform).await.map(Some)
+        Ok(Some(GivenContext {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            name,
+            platform: platform.cloned(),
+        }))
     }
 
-    /// Builds the context `value` that was given under `key`.
-    async fn load(
-        &self,
-        key: &str,
-        value: &str,
-        name: &Reference,
-        platform: Option<&Platform>,
-    ) -> Result<NamedContext> {
-        let mut value = value.to_owned();
+    /// Builds a context that [`find`](Self::find) found.
+    pub(crate) async fn load(&self, given: &GivenContext) -> Result<NamedContext> {
+        let GivenContext { key, name, platform, .. } = given;
+        let mut value = given.value.clone();
         for _ in 0..=MAX_REDIRECTS {
-            match self.load_once(key, &value, name, platform).await? {
+            match self.load_once(key, &value, name, platform.as_ref()).await? {
                 Loaded::Context(context) => return Ok(context),
                 Loaded::Redirected(to) => value = to,
             }
@@ -439,6 +436,16 @@ impl<'a> Contexts<'a> {
             }
         }
     }
+}
+
+/// A named context as the options give it.
+#[derive(Clone, Debug)]
+pub(crate) struct GivenContext {
+    /// The name it was given under, perhaps with a platform.
+    key: String,
+    value: String,
+    name: Reference,
+    platform: Option<Platform>,
 }
 
 enum Loaded {

@@ -100,12 +100,12 @@ impl Conversion<'_> {
         let predefined = args::predefined(&build_platform, &target_platform, target_stage, &build_args);
         lint_default_names(file, &predefined, &lexers, linter);
         let mut globals = args::evaluate(file, &predefined, &build_args, &lexers)?;
-        let search = epoch::Search { file, contexts, lexers: &lexers, platform: self.platform };
+        let search = epoch::Search { file, contexts, lexers: &lexers };
         let epoch = search.resolve(&mut build_args, &mut globals).await?;
 
         let around =
             Surroundings { options, contexts, lexers: &lexers, globals: &globals, requested: self.platform };
-        let mut plan = Plan::build(file, &around, linter).await?;
+        let mut plan = Plan::build(file, &around, linter)?;
         let base = BaseOptions { contexts, target_platform: &target_platform, all_stages: self.all_stages };
         let reachable = plan.resolve(&base, linter).await?;
 

@@ -389,16 +389,28 @@ fn has_wildcards(path: &str) -> bool {
 
 fn excluded(ignore: &PatternMatcher, path: &str) -> bool {
     let cleaned = clean(path);
-    if matches!(cleaned.as_str(), "." | "/") {
-        return ignore.patterns().any(|p| matches!(p.as_str(), "*" | "**" | "**/*"));
+    if matches!(cleaned.as_str(), "." | "/")
+        && !ignore.patterns().any(|p| matches!(p.as_str(), "*" | "**" | "**/*"))
+    {
+        return false;
     }
-    let relative = cleaned.strip_prefix('/').unwrap_or(&cleaned);
-    ignore.matches_or_parent_matches(relative)
+    // A leading slash stays, so that few patterns match: the reference does not take it off here.
+    ignore.matches_or_parent_matches(&cleaned)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sources_are_excluded_by_patterns_without_a_slash_in_front() {
+        let ignore = |patterns: &[&str]| PatternMatcher::new(patterns).unwrap();
+        assert!(excluded(&ignore(&["x"]), "x"));
+        assert!(excluded(&ignore(&["x"]), "./x/y"));
+        assert!(!excluded(&ignore(&["x"]), "/x"));
+        assert!(excluded(&ignore(&["*"]), "."));
+        assert!(!excluded(&ignore(&["a", "b"]), "."));
+    }
 
     #[test]
     fn files_of_urls_are_named_after_the_decoded_path() {

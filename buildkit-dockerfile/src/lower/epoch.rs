@@ -24,7 +24,6 @@ pub(crate) struct Search<'a> {
     pub(crate) file: &'a Dockerfile,
     pub(crate) contexts: &'a Contexts<'a>,
     pub(crate) lexers: &'a Lexers,
-    pub(crate) platform: Option<&'a buildkit_llb::Platform>,
 }
 
 impl Search<'_> {
@@ -52,7 +51,10 @@ impl Search<'_> {
             if globals.env.value(NAME).is_some() {
                 globals.env.set(NAME, &seconds);
             }
-            build_args.insert(NAME.to_owned(), seconds);
+            // An argument that is only declared stays a default, which a stage may override.
+            if let Some(value) = build_args.get_mut(NAME) {
+                *value = seconds;
+            }
         } else {
             build_args.remove(NAME);
             globals.env.remove(NAME);
@@ -70,13 +72,14 @@ impl Search<'_> {
             let state = self.contexts.main(Vec::new()).await?;
             return self.ask(&state, "[internal] resolve main build context metadata").await;
         }
-        let named = match self.contexts.named(value, self.platform).await {
-            Ok(named) => named,
+        let given = match self.contexts.find(value, None) {
+            Ok(given) => given,
             // Not every text can name a context.
             Err(_) if !value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b)) => None,
             Err(e) => return Err(e),
         };
-        if let Some(context) = named {
+        if let Some(given) = given {
+            let context = self.contexts.load(&given).await?;
             let Tree::Ready(state) = &context.tree else { return Ok(None) };
             return self.ask(state, &format!("[internal] resolve {NAME} named context {value}")).await;
         }

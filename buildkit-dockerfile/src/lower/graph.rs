@@ -15,7 +15,7 @@ use super::args::GlobalArgs;
 use super::context::Contexts;
 use super::expansion::{Lexers, NoEnv};
 use super::options::Options;
-use super::stage::{Command, NOWHERE, Origin, SCRATCH, Stage};
+use super::stage::{Command, NOWHERE, SCRATCH, Stage};
 use super::step::StageId;
 
 /// Stages and implicit sources of files one conversion may have.
@@ -46,14 +46,14 @@ pub(crate) struct Surroundings<'a> {
 
 impl<'d> Plan<'d> {
     /// Makes the stages of `file`, chooses the target and connects them.
-    pub(crate) async fn build(
+    pub(crate) fn build(
         file: &'d Dockerfile,
         around: &Surroundings<'_>,
         linter: &mut Linter,
     ) -> Result<Self> {
         let mut plan = Self::default();
         for (index, written) in file.stages.iter().enumerate() {
-            plan.add_written(index, written, around, linter).await?;
+            plan.add_written(index, written, around, linter)?;
         }
         plan.target = plan.find_target(&around.options.target)?;
         plan.connect()?;
@@ -63,7 +63,7 @@ impl<'d> Plan<'d> {
         Ok(plan)
     }
 
-    async fn add_written(
+    fn add_written(
         &mut self,
         index: usize,
         written: &'d instructions::Stage,
@@ -89,22 +89,11 @@ impl<'d> Plan<'d> {
         }
 
         if !stage.given_name().is_empty() {
-            let context = around
-                .contexts
-                .named(stage.given_name(), stage.platform.as_ref().or(around.requested))
-                .await
-                .map_err(|e| e.at(written.lines))?;
-            if let Some(context) = context {
-                stage.name = stage.given_name().to_owned();
-                stage.dispatched = true;
-                if let Some(image) = &context.image {
-                    stage.image = (**image).clone();
-                    if !image.architecture.is_empty() && !image.os.is_empty() {
-                        stage.platform = Some(image.platform());
-                    }
-                }
-                stage.state_platform = context.platform();
-                stage.origin = Origin::Context { context, platform: None };
+            let platform = stage.platform.as_ref().or(around.requested);
+            stage.replaced_by = around.contexts.find(stage.given_name(), platform)?;
+            if stage.replaced_by.is_some() {
+                let name = stage.given_name().to_owned();
+                stage.name = name;
                 let id = self.register(stage)?;
                 if let Some(stage) = self.stages.get_mut(id) {
                     stage.base = None;

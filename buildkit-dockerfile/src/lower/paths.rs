@@ -96,14 +96,11 @@ impl PathStyle {
 
     /// Destination of a copy: `path` below the working directory `dir`.
     pub(crate) fn destination(self, dir: &str, path: &str) -> Result<String> {
-        if path.is_empty() {
-            return Ok(dir.to_owned());
-        }
         let path = self.without_drive(path, true)?;
         if self.is_absolute(&path) {
             return self.normalize("/", &path, true);
         }
-        let path = if path == "." { "./" } else { &path };
+        let path = if matches!(&*path, "" | ".") { "./" } else { &path };
         self.normalize(dir, path, true)
     }
 }
@@ -131,7 +128,7 @@ mod tests {
     #[test]
     fn destinations_on_linux() {
         let cases = [
-            ("/w", "", "/w"),
+            ("/w", "", "/w/"),
             ("/w", ".", "/w/"),
             ("/w", "./", "/w/"),
             ("/w", "a/b/..", "/w/a"),

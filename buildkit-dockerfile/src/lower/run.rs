@@ -25,7 +25,7 @@ impl<'d> Evaluator<'_, 'd> {
         run: &instructions::Run,
     ) -> Result<()> {
         let instruction = &*command.instruction;
-        let (mounts, devices) = self.judge(stage, command, run)?;
+        let mounts = self.judge(stage, command, run)?;
 
         // A process may look at any file.
         self.mark_used(stage.used_paths, "/");
@@ -42,7 +42,7 @@ impl<'d> Evaluator<'_, 'd> {
             let source = command.sources.get(index).copied();
             self.mount(stage, mount, source, instruction.lines, &mut steps)?;
         }
-        let devices = self.devices(devices)?;
+        let devices = self.devices(run.devices.clone())?;
 
         let secrets: Vec<String> =
             mounts.iter().filter(|m| m.kind == MountKind::Secret).filter_map(|m| m.env.clone()).collect();
@@ -78,24 +78,26 @@ impl<'d> Evaluator<'_, 'd> {
         self.commit(stage, history, Layer::FromStep)
     }
 
-    /// Expands and checks mounts and devices.
+    /// Expands and checks all mounts, before any of them is looked up.
     fn judge(
         &mut self,
         stage: &Stage<'_>,
         command: &Command<'_>,
         run: &instructions::Run,
-    ) -> Result<(Vec<Mount>, Vec<Device>)> {
-        let mut names = Names::default();
+    ) -> Result<Vec<Mount>> {
+        let mut unset = Vec::new();
         let word = &self.settings.lexers.word;
-        let mut expand =
-            |value: &str| word.word(value, &stage.env, &mut names).map(std::borrow::Cow::into_owned);
-        let mounts: Result<Vec<_>> = run.mounts.iter().map(|m| m.resolve(&mut expand)).collect();
-        let devices: Result<Vec<_>> = match &mounts {
-            Ok(_) => run.devices.iter().map(|d| d.resolve(&mut expand)).collect(),
-            Err(_) => Ok(Vec::new()),
+        let mut expand = |value: &str| {
+            let mut names = Names::default();
+            let expanded = word.word(value, &stage.env, &mut names).map(std::borrow::Cow::into_owned);
+            unset.push(names.unmatched);
+            expanded
         };
-        self.report_unset(stage, command.instruction.site(), &names.unmatched);
-        Ok((mounts?, devices?))
+        let mounts: Result<Vec<_>> = run.mounts.iter().map(|m| m.resolve(&mut expand)).collect();
+        for names in &unset {
+            self.report_unset(stage, command.instruction.site(), names);
+        }
+        mounts
     }
 
     #[cfg_attr(
@@ -236,7 +238,7 @@ fn summary(body: &str) -> String {
     let body = body.trim();
     match body.split_once('\n') {
         None => body.to_owned(),
-        Some((first, _)) => format!("{first}..."),
+        Some((first, _)) => format!("{}...", first.strip_suffix('\r').unwrap_or(first)),
     }
 }
 
@@ -318,9 +320,12 @@ mod tests {
 
     #[test]
     fn summaries_show_the_first_line() {
-        for (body, want) in
-            [("echo one\necho two\n", "echo one..."), ("\n\techo one\n", "echo one"), ("", "")]
-        {
+        for (body, want) in [
+            ("echo one\necho two\n", "echo one..."),
+            ("one\r\ntwo\r\n", "one..."),
+            ("\n\techo one\n", "echo one"),
+            ("", ""),
+        ] {
             assert_eq!(summary(body), want);
         }
     }

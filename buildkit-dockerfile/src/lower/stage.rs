@@ -11,7 +11,7 @@ use crate::parser::Lines;
 
 use super::args::Declared;
 use super::config::ImageConfig;
-use super::context::NamedContext;
+use super::context::{GivenContext, NamedContext};
 use super::names::{Counter, Prefix};
 use super::step::{StageId, Step};
 
@@ -46,6 +46,8 @@ pub(crate) struct Stage<'d> {
     /// Base images whose triggers led here.
     pub(crate) trigger_chain: Option<Arc<TriggerChain>>,
 
+    /// The named context that stands in for the whole stage.
+    pub(crate) replaced_by: Option<GivenContext>,
     /// The base image was looked up.
     pub(crate) resolved: bool,
     /// The triggers of the base stage were added.
@@ -145,6 +147,7 @@ impl<'d> Stage<'d> {
             commands: Vec::new(),
             trigger_depth: 0,
             trigger_chain: None,
+            replaced_by: None,
             resolved: false,
             triggers_added: false,
             dispatched: false,

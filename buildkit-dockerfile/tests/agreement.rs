@@ -1,0 +1,107 @@
+//! Details in which the reference is easily misread, each with the answer it gives.
+
+use buildkit_dockerfile::lower::{ImageRequest, Options, ResolveError, ResolvedImage, Resolver};
+use buildkit_dockerfile::{Dockerfile, build};
+use buildkit_frontend::Simulated;
+use buildkit_llb::Platform;
+use futures::executor::block_on;
+use serde_json::Value;
+
+struct Images;
+
+#[async_trait::async_trait]
+impl Resolver for Images {
+    async fn image(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
+        let config =
+            r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:00"]}}"#;
+        Ok(ResolvedImage {
+            reference: request.reference.clone(),
+            digest: format!("sha256:{}", "b".repeat(64)),
+            config: config.into(),
+        })
+    }
+}
+
+fn options() -> Options {
+    Options::default().session("sess").platform(&Platform::LINUX_AMD64)
+}
+
+/// The rules that fire, with their first lines.
+fn fired(source: &str) -> Vec<(String, u32)> {
+    let file = Dockerfile::parse(source).expect("a readable Dockerfile");
+    let converted = block_on(file.to_llb(&options(), &Images));
+    let warnings = converted.map(|converted| converted.warnings).unwrap_or_default();
+    warnings.iter().map(|w| (w.rule.name.to_owned(), w.lines.start)).collect()
+}
+
+fn simulated(source: &str, opts: &[(&str, &str)]) -> Simulated {
+    let simulated = Simulated::new().file("dockerfile", "Dockerfile", source.to_owned());
+    opts.iter().fold(simulated, |simulated, (key, value)| simulated.option(*key, *value))
+}
+
+#[test]
+fn arguments_that_stand_for_options_reach_the_next_frontend_as_options() {
+    let simulated = simulated(
+        "# syntax=other/frontend\nFROM scratch\n",
+        &[("build-arg:BUILDKIT_MULTI_PLATFORM", "1"), ("build-arg:BUILDKIT_SANDBOX_HOSTNAME", "box")],
+    );
+    block_on(simulated.run(build)).unwrap();
+    let solves = simulated.solves();
+    let forwarded = &solves.last().unwrap().frontend_opt;
+    assert_eq!(forwarded["source"], "other/frontend");
+    assert_eq!(forwarded["multi-platform"], "1");
+    assert_eq!(forwarded["hostname"], "box");
+}
+
+#[test]
+fn a_context_that_no_stage_needs_is_not_looked_at() {
+    let file = Dockerfile::parse("FROM alpine AS base\nFROM scratch\nCOPY a /\n").unwrap();
+    let mut options = options();
+    options.contexts.insert("base".into(), "no-such-scheme:x".into());
+    assert!(block_on(file.to_llb(&options, &Images)).is_ok());
+
+    let file = Dockerfile::parse("FROM alpine AS base\nFROM base\n").unwrap();
+    let error = block_on(file.to_llb(&options, &Images)).unwrap_err();
+    assert!(error.to_string().contains("no-such-scheme"), "{error}");
+    assert_eq!(error.locations()[0].start, 1, "where the stage is defined");
+}
+
+#[test]
+fn of_several_unusable_base_images_the_last_one_is_reported() {
+    let file = Dockerfile::parse("FROM a: AS one\nFROM b: AS two\nFROM two\nCOPY --from=one x /\n").unwrap();
+    let error = block_on(file.to_llb(&options(), &Images)).unwrap_err();
+    assert_eq!(error.locations()[0].start, 2);
+}
+
+#[test]
+fn every_word_of_a_mount_that_is_not_set_is_reported() {
+    let twice = "FROM a\nRUN --mount=target=/x$NO,source=$NO --mount=type=cache,target=/y true\n";
+    assert_eq!(fired(twice), [("UndefinedVar".to_owned(), 2), ("UndefinedVar".to_owned(), 2)]);
+}
+
+#[test]
+fn a_declared_epoch_is_a_default_that_a_stage_may_override() {
+    let file = Dockerfile::parse(
+        "ARG SOURCE_DATE_EPOCH=100\nFROM a\nARG SOURCE_DATE_EPOCH=200\nENV T=$SOURCE_DATE_EPOCH\n",
+    )
+    .unwrap();
+    let converted = block_on(file.to_llb(&options(), &Images)).unwrap();
+    assert!(converted.image.config.env.contains(&"T=200".to_owned()), "{:?}", converted.image.config.env);
+}
+
+#[test]
+fn limits_have_the_names_of_the_wire_in_converted_graphs() {
+    let simulated = simulated(
+        "FROM scratch\nRUN [\"x\"]\n",
+        &[("requestid", "frontend.convertllb"), ("cpuquota", "1000"), ("cpusetmems", "0")],
+    );
+    let result = block_on(simulated.run(build)).unwrap();
+    let json: Value = serde_json::from_slice(&result.metadata["result.json"]).unwrap();
+    let limits = json["metadata"]
+        .as_object()
+        .unwrap()
+        .values()
+        .find_map(|metadata| metadata.get("linux_resources"))
+        .expect("limits of the step");
+    assert_eq!(*limits, serde_json::json!({"cpuQuota": 1000, "cpusetMems": "0"}));
+}
