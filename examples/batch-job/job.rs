@@ -162,6 +162,7 @@ fn exit(error: &Error) -> Exit {
         Error::Request(RequestError::Path { .. } | RequestError::Attachment { .. }) => Exit::Other,
         Error::Request(_) => Exit::Usage,
         Error::Canceled => Exit::Interrupted,
+        Error::Unsupported(_) => Exit::Build,
         Error::Local(_) if is_about_credentials(error) => Exit::Auth,
         _ => match error.as_solve().map(buildkit_client::error::SolveError::kind) {
             Some(SolveErrorKind::Auth) => Exit::Auth,

@@ -170,6 +170,14 @@ async fn what_the_build_gets_wrong_is_4_with_the_place() {
 }
 
 #[tokio::test]
+async fn what_an_old_daemon_lacks_is_4_and_named() {
+    let Some(daemon) = Daemon::or_skip(Generation::Bookworm) else { return };
+    let scene = Scene::new("FROM scratch\nCOPY Dockerfile /\n");
+    let ran = run(scene.build(&daemon.endpoint).args(["--output", &image("r.example/a")])).await;
+    ran.ended(4, &["the daemon does not support the exporter \"image\"", "older than BuildKit 0.11"]);
+}
+
+#[tokio::test]
 async fn what_the_registry_will_not_take_is_5() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
     let scene = Scene::new("FROM scratch\nCOPY Dockerfile /\n");

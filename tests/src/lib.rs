@@ -10,8 +10,16 @@ pub mod token_registry;
 /// The guides compile and run.
 #[cfg(doctest)]
 mod guides {
+    #[doc = include_str!("../../docs/guide/auth.md")]
+    mod auth {}
+    #[doc = include_str!("../../docs/guide/dockerfile.md")]
+    mod dockerfile {}
     #[doc = include_str!("../../docs/guide/frontends.md")]
     mod frontends {}
     #[doc = include_str!("../../docs/concepts/llb.md")]
     mod llb {}
+    #[doc = include_str!("../../docs/guide/progress.md")]
+    mod progress {}
+    #[doc = include_str!("../../docs/guide/secrets-ssh.md")]
+    mod secrets_ssh {}
 }

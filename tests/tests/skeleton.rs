@@ -85,22 +85,19 @@ async fn r3_a_long_build_lives_and_its_log_arrives_while_it_runs() {
     let salt = std::process::id().to_string();
     let build = dockerfile(&client, context.path()).opt("build-arg:SALT", salt).progress(sink).start();
     let start = Instant::now();
-    let mut first = None;
+    let mut lags = Vec::new();
     while let Some(event) = events.next().await {
-        if first.is_none() && logs(&event, "line1") {
-            first = Some(start.elapsed());
-        }
+        let Event::Status(status) = event else { continue };
+        let lines = status.logs.iter().filter(|log| log.data.starts_with(b"line"));
+        // The daemon is on this machine: its clock is ours.
+        lags.extend(lines.map(|log| log.timestamp.elapsed().unwrap_or_default()));
     }
     build.await.unwrap_or_else(|e| panic!("{}", report(&e)));
-    let first = first.expect("no log line arrived");
     assert!(start.elapsed() > Duration::from_secs(38), "{:?}", start.elapsed());
-    // The step takes 40 s: a line that arrives with its end would be late by that much.
-    assert!(first < Duration::from_secs(20), "the first line came after {first:?}");
-}
-
-fn logs(event: &Event, text: &str) -> bool {
-    let Event::Status(status) = event else { return false };
-    status.logs.iter().any(|log| String::from_utf8_lossy(&log.data).contains(text))
+    // Five seconds apart, so none is sent along with another. One may be late on a busy machine, not most.
+    lags.sort();
+    assert_eq!(lags.len(), 8, "{lags:?}");
+    assert!(lags[4] < Duration::from_secs(1), "{lags:?}");
 }
 
 #[tokio::test]

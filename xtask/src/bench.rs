@@ -2,45 +2,24 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
-
-use crate::fail::{Context as _, Result};
-use crate::workspace::{cargo, output, root, show};
+use crate::fail::Result;
+use crate::workspace::{cargo, output, packages, root, show};
 
 /// Which benchmarks.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// The packages whose benchmarks run; all that have some when absent
     packages: Vec<String>,
-    /// Run each benchmark once, to see that it works
+    /// Run each benchmark once, not optimised, to see that it works
     #[arg(long)]
     test: bool,
 }
 
-#[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
-}
-
-#[derive(Deserialize)]
-struct Package {
-    name: String,
-    targets: Vec<Target>,
-}
-
-#[derive(Deserialize)]
-struct Target {
-    name: String,
-    kind: Vec<String>,
-}
-
 /// Runs the benchmarks, one after the other, and says what they ran on.
 pub(crate) fn run(options: &Options) -> Result {
-    let metadata = output(cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;
-    let metadata: Metadata = serde_json::from_str(&metadata).context("cargo's metadata")?;
     println!("on {}", machine());
     let mut ran = 0;
-    for package in &metadata.packages {
+    for package in &packages()? {
         if !options.packages.is_empty() && !options.packages.contains(&package.name) {
             continue;
         }
@@ -48,10 +27,8 @@ pub(crate) fn run(options: &Options) -> Result {
         for bench in benches {
             println!("\n== {} {}", package.name, bench.name);
             let mut command = cargo();
-            command.args(["bench", "--quiet", "--package", &package.name, "--bench", &bench.name]);
-            if options.test {
-                command.args(["--", "--test"]);
-            }
+            let how = if options.test { "test" } else { "bench" };
+            command.args([how, "--quiet", "--package", &package.name, "--bench", &bench.name]);
             show(&mut command)?;
             ran += 1;
         }

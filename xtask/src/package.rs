@@ -3,38 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde::Deserialize;
-
 use crate::fail::{Context as _, Result};
-use crate::workspace::{cargo, output, root, show, target};
+use crate::workspace::{Package, cargo, output, packages, root, show, target};
 
 /// What every package holds.
 const ALWAYS: &[&str] = &["Cargo.toml", "README.md", "LICENSE", "src/lib.rs"];
 
-#[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
-}
-
-#[derive(Deserialize)]
-struct Package {
-    name: String,
-    version: String,
-    /// Where it may be published; everywhere if absent.
-    publish: Option<Vec<String>>,
-    description: Option<String>,
-    license: Option<String>,
-    keywords: Vec<String>,
-    categories: Vec<String>,
-}
-
 /// Packs every crate that is to be published, unpacks it elsewhere, and compiles each by itself: offline,
 /// without protoc, with nothing but the packages beside it and the dependencies that cargo has already.
 pub(crate) fn run() -> Result {
-    let metadata = output(cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;
-    let metadata: Metadata = serde_json::from_str(&metadata).context("cargo's metadata")?;
     let published = |package: &Package| package.publish.as_ref().is_none_or(|places| !places.is_empty());
-    let packages: Vec<Package> = metadata.packages.into_iter().filter(published).collect();
+    let packages: Vec<Package> = packages()?.into_iter().filter(published).collect();
     for package in &packages {
         complete(package)?;
     }
@@ -92,8 +71,9 @@ fn unpacked(package: &Package, dir: &Path) -> PathBuf {
 
 /// Compiles each package with its own features alone: what it uses of a dependency, it asks for itself.
 fn compile(packages: &[Package], dir: &Path) -> Result {
-    let mut manifest =
-        "[workspace]\nresolver = \"3\"\nmembers = [\"*\"]\n[profile.dev]\ndebug = false\n".to_owned();
+    let ours = std::fs::read_to_string(root().join("Cargo.toml")).context("Cargo.toml")?;
+    // The same profile: what clippy has compiled of the dependencies is not compiled again.
+    let mut manifest = format!("[workspace]\nresolver = \"3\"\nmembers = [\"*\"]\n{}", profile(&ours));
     manifest.push_str("[patch.crates-io]\n");
     for package in packages {
         let folder = format!("{}-{}", package.name, package.version);
@@ -105,10 +85,32 @@ fn compile(packages: &[Package], dir: &Path) -> Result {
     for package in packages {
         let mut check = cargo();
         check.current_dir(dir).args(["check", "--quiet", "--offline", "--package", &package.name]);
-        check.env("CARGO_TARGET_DIR", target().join("packages")).env("PROTOC", "/there/is/none");
-        check.env_remove("RUSTFLAGS");
+        check.env("CARGO_TARGET_DIR", target()).env("PROTOC", "/there/is/none");
         show(&mut check)?;
         println!("{} {} compiles by itself", package.name, package.version);
     }
     Ok(())
+}
+
+/// The sections of a manifest that are about the development profile.
+fn profile(manifest: &str) -> String {
+    let mut inside = false;
+    let kept = manifest.lines().filter(|line| {
+        if line.starts_with('[') {
+            inside = line.starts_with("[profile.dev");
+        }
+        inside
+    });
+    kept.flat_map(|line| [line, "\n"]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_profile_is_taken_whole_and_alone() {
+        let manifest =
+            "[a]\nb = 1\n[profile.dev]\nc = 2\n[profile.dev.package.d]\ne = 3\n[profile.release]\nf = 4\n";
+        let profile = "[profile.dev]\nc = 2\n[profile.dev.package.d]\ne = 3\n";
+        assert_eq!(super::profile(manifest), profile);
+    }
 }

@@ -4,10 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde::Deserialize;
-
 use crate::fail::{Context as _, Result};
-use crate::workspace::{cargo, output, root};
+use crate::workspace::{Package, packages, root};
 
 /// Which of our packages a package may depend on. Every arrow points at something lighter; an arrow
 /// that is not here is a design decision to be made, not a line to be added in passing.
@@ -40,32 +38,12 @@ const TOPS: &[&str] = &["buildkit-examples", "buildkit-tests"];
 /// How many packages each may depend on directly, without features.
 const BUDGETS: &[(&str, usize)] = &[("buildkit-llb", 6), ("buildkit-fsutil", 8), ("buildkit-frontend", 8)];
 
-#[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
-}
-
-#[derive(Deserialize)]
-struct Package {
-    name: String,
-    manifest_path: String,
-    dependencies: Vec<Dependency>,
-}
-
-#[derive(Deserialize)]
-struct Dependency {
-    name: String,
-    kind: Option<String>,
-    optional: bool,
-}
-
 /// Checks all manifests.
 pub(super) fn check(broken: &mut Vec<String>) -> Result {
-    let metadata = output(cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;
-    let metadata: Metadata = serde_json::from_str(&metadata).context("cargo's metadata")?;
-    let ours: BTreeSet<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
+    let packages = packages()?;
+    let ours: BTreeSet<&str> = packages.iter().map(|package| package.name.as_str()).collect();
     let mut used = BTreeSet::new();
-    for package in &metadata.packages {
+    for package in &packages {
         arrows(package, &ours, broken);
         budget(package, broken);
         used.extend(package.dependencies.iter().map(|dependency| dependency.name.clone()));
@@ -144,6 +122,7 @@ fn key(line: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workspace::Dependency;
 
     fn package(name: &str, dependencies: &[(&str, Option<&str>)]) -> Package {
         let dependencies = dependencies.iter().map(|(name, kind)| Dependency {
@@ -151,7 +130,7 @@ mod tests {
             kind: kind.map(str::to_owned),
             optional: false,
         });
-        Package { name: name.to_owned(), manifest_path: String::new(), dependencies: dependencies.collect() }
+        Package { name: name.to_owned(), dependencies: dependencies.collect(), ..Package::default() }
     }
 
     #[test]
