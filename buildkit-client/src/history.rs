@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use base64::Engine as _;
 use buildkit_proto::content::ReadContentRequest;
 use buildkit_proto::content::content_client::ContentClient;
 use buildkit_proto::control::{
@@ -40,7 +41,11 @@ pub struct HistoryRecord {
     pub completed: Option<SystemTime>,
     /// Why it failed, if it did.
     pub error: Option<HistoryError>,
-    /// What the exporters answered.
+    /// Exporters of the build: their types and attributes.
+    pub exporters: Vec<(String, BTreeMap<String, String>)>,
+    /// What each exporter made, by its place in `exporters`; those of a build for several platforms are together.
+    pub results: Vec<(usize, Descriptor)>,
+    /// What the exporters answered. Daemons store little of it: [`History::result`] makes up for what is in `results`.
     pub response: BTreeMap<String, String>,
     /// Digest of the stored log.
     pub logs: Option<String>,
@@ -62,6 +67,26 @@ pub struct HistoryRecord {
     pub warnings: i32,
 }
 
+impl HistoryRecord {
+    /// The response as the build's own client got it, as far as the record tells: digest, descriptor and names of the
+    /// first image.
+    fn completed_response(&self) -> BTreeMap<String, String> {
+        let mut response = self.response.clone();
+        let Some((exporter, descriptor)) = self.results.first() else { return response };
+        let mut add = |key: &str, value: String| {
+            response.entry(key.to_owned()).or_insert(value);
+        };
+        add("containerimage.digest", descriptor.digest.clone());
+        if let Ok(json) = serde_json::to_vec(descriptor) {
+            add("containerimage.descriptor", base64::engine::general_purpose::STANDARD.encode(json));
+        }
+        if let Some(name) = self.exporters.get(*exporter).and_then(|(_, attrs)| attrs.get("name")) {
+            add("image.name", name.clone());
+        }
+        response
+    }
+}
+
 /// Why a remembered build failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryError {
@@ -75,8 +100,16 @@ impl From<control::BuildHistoryRecord> for HistoryRecord {
     fn from(record: control::BuildHistoryRecord) -> Self {
         let digest = |descriptor: Option<control::Descriptor>| descriptor.map(|held| held.digest);
         let error = record.error.filter(|error| error.code != 0);
-        let results = record.result.iter().chain(record.results.values());
-        let attestations = results.flat_map(|result| &result.attestations).cloned().map(Descriptor::from);
+        let infos = || record.result.iter().chain(record.results.values());
+        let results = infos().flat_map(|info| {
+            let first =
+                info.result_deprecated.iter().filter(|_| info.results.is_empty()).map(|held| (0, held));
+            let others =
+                info.results.iter().filter_map(|(at, held)| Some((usize::try_from(*at).ok()?, held)));
+            first.chain(others).map(|(at, held)| (at, Descriptor::from(held.clone())))
+        });
+        let results = results.collect();
+        let attestations = infos().flat_map(|result| &result.attestations).cloned().map(Descriptor::from);
         let mut attestations: Vec<_> = attestations.collect();
         attestations.sort_by(|a, b| a.digest.cmp(&b.digest));
         attestations.dedup();
@@ -90,6 +123,12 @@ impl From<control::BuildHistoryRecord> for HistoryRecord {
                 code: error.code,
                 message: crate::redact::text(&error.message).into_owned(),
             }),
+            exporters: record
+                .exporters
+                .into_iter()
+                .map(|exporter| (exporter.r#type, exporter.attrs))
+                .collect(),
+            results,
             response: record.exporter_response,
             logs: digest(record.logs),
             trace: digest(record.trace),
@@ -121,6 +160,9 @@ pub enum HistoryEvent {
 /// A filter is a list of terms that must all hold, separated by commas: `status==error`, `repository==URL`,
 /// `startedAt>24h` (within the last 24 hours), `duration>=10s`, `ref~=^abc`. Of several filters one must hold. They
 /// select among stored builds; running ones are always reported.
+///
+/// The BuildKit in Docker Engine 28.5 crashes when a filter or a limit meets a build that is being removed from the
+/// history: there, list all and select here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct HistoryQuery {
@@ -289,7 +331,12 @@ impl History {
     /// # Errors
     /// As [`History::list`].
     pub async fn find(&self, reference: &str) -> Result<Option<HistoryRecord>, Error> {
-        Ok(self.list(HistoryQuery::new().reference(reference)).await?.pop())
+        match self.list(HistoryQuery::new().reference(reference)).await {
+            Ok(mut records) => Ok(records.pop()),
+            // It is being removed.
+            Err(Error::Rpc(error)) if error.message().contains("is deleted") => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// What a query selects, and then what happens to builds, until it is dropped.
@@ -344,7 +391,7 @@ impl History {
         let Some(error) = &record.error else {
             return Ok(Solved {
                 reference: reference.clone(),
-                response: record.response.clone(),
+                response: record.completed_response(),
                 warnings: seen.warnings(),
                 attempts: 1,
                 ..Solved::default()
@@ -368,7 +415,7 @@ impl History {
         Err(Error::Solve(Box::new(error.with_vertex(name, logs))))
     }
 
-    /// The stored trace of a build, as JSON of OpenTelemetry; `None` when none is stored.
+    /// The stored trace of a build: JSON of OpenTelemetry, one document after another; `None` when none is stored.
     ///
     /// # Errors
     /// When it cannot be read, or is larger than 256 MiB.

@@ -76,8 +76,10 @@ async fn attempts(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken)
     let mut delays = solve.retry.delays();
     let mut attempts = 1;
     loop {
-        let span = tracing::info_span!("buildkit.solve", endpoint = %solve.client.endpoint(), attempt = attempts, reference = tracing::field::Empty);
-        let error = match Box::pin(attempt(solve, reporter, cancel)).instrument(span).await {
+        let reference = solve.request.reference.clone().unwrap_or_else(new_id);
+        let endpoint = solve.client.endpoint();
+        let span = tracing::info_span!("buildkit.solve", %endpoint, %reference, attempt = attempts);
+        let error = match Box::pin(attempt(solve, reference, reporter, cancel)).instrument(span).await {
             Ok(solved) => return Ok(Solved { attempts, ..solved }),
             Err(error) => error,
         };
@@ -92,12 +94,15 @@ async fn attempts(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken)
     }
 }
 
-async fn attempt(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken) -> Result<Solved, Error> {
+async fn attempt(
+    solve: &Plan,
+    reference: String,
+    reporter: &Reporter,
+    cancel: &CancellationToken,
+) -> Result<Solved, Error> {
     let started = Instant::now();
     let client = &solve.client;
-    let reference = solve.request.reference.clone().unwrap_or_else(new_id);
     let session_id = new_id();
-    tracing::Span::current().record("reference", &reference);
     let layouts = stores::open(&solve.request).await?;
     let prepared = solve.request.prepare(&reference, &session_id, &layouts.cache_from)?;
     let outputs = Outputs::open(&solve.request.exports).await?;
