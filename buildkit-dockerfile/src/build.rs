@@ -161,6 +161,9 @@ struct Driver<'a> {
 
 /// The result for one platform.
 struct Built {
+    /// Under which its tree is listed.
+    asked: Platform,
+    /// What it is for, as closely as is known.
     platform: Platform,
     reference: Option<Reference>,
     image: ImageConfig,
@@ -246,8 +249,9 @@ impl Driver<'_> {
         platform: Option<&Platform>,
         scanner: Option<&Scanner>,
     ) -> buildkit_frontend::Result<Built> {
-        // What lint rules say is the same for all platforms.
-        let mut linter = if index == 0 { self.linter()? } else { Linter::silent() };
+        // What lint rules say is the same for all platforms; that they are unusable stops each.
+        let linter = self.linter()?;
+        let mut linter = if index == 0 { linter } else { Linter::silent() };
         let conversion = self.conversion(platform);
         let mut file = None;
         let evaluated =
@@ -269,8 +273,9 @@ impl Driver<'_> {
             None => None,
         };
         let target = evaluated.plan.stages.get(evaluated.plan.target);
-        let mut platform = shown.normalized();
-        if evaluated.image.os == "windows" {
+        let asked = shown.normalized();
+        let mut platform = asked.clone();
+        if platform.os == "windows" && evaluated.image.os == "windows" {
             if platform.os_version.is_empty() {
                 platform.os_version = evaluated.image.os_version.clone().into();
             }
@@ -279,6 +284,7 @@ impl Driver<'_> {
             }
         }
         Ok(Built {
+            asked,
             platform,
             reference,
             base_image: target.and_then(|s| s.base_image.as_ref()).map(|image| image.to_json()),
@@ -298,15 +304,14 @@ impl Driver<'_> {
 
     fn assemble(&self, built: Vec<Built>) -> BuildResult {
         let multi = self.contexts.options.is_multi_platform();
-        let platforms: Vec<Platform> = built.iter().map(|b| b.platform.clone()).collect();
         let mut result = if multi {
-            BuildResult::for_platforms(built.iter().map(|b| (b.platform.clone(), b.reference.clone())))
+            BuildResult::for_platforms(built.iter().map(|b| (b.asked.clone(), b.reference.clone())))
         } else {
-            let reference = built.first().and_then(|b| b.reference.clone());
-            BuildResult::new(reference).with_platforms(&platforms)
-        };
+            BuildResult::new(built.first().and_then(|b| b.reference.clone()))
+        }
+        .with_described_platforms(built.iter().map(|b| (&b.asked, &b.platform)));
         for built in built {
-            let id = platform_id(&built.platform);
+            let id = platform_id(&built.asked);
             let key = |name: &str| if multi { format!("{name}/{id}") } else { name.to_owned() };
             result.metadata.insert(key(IMAGE_CONFIG), built.image.to_json().into());
             if let Some(base) = built.base_image {
@@ -316,7 +321,7 @@ impl Driver<'_> {
                 result.metadata.insert(key(SOURCE_DATE_EPOCH), seconds.to_string().into());
             }
             if let Some(attestation) = built.attestation {
-                result.attest(&built.platform, attestation);
+                result.attest(&built.asked, attestation);
             }
         }
         result

@@ -105,3 +105,28 @@ fn limits_have_the_names_of_the_wire_in_converted_graphs() {
         .expect("limits of the step");
     assert_eq!(*limits, serde_json::json!({"cpuQuota": 1000, "cpusetMems": "0"}));
 }
+
+#[test]
+fn windows_is_listed_as_it_was_asked_for_and_described_as_it_is() {
+    let config = r#"{"architecture":"amd64","os":"windows","os.version":"10.0.1","config":{},"rootfs":{"type":"layers","diff_ids":["sha256:00"]}}"#;
+    let digest = format!("sha256:{}", "b".repeat(64));
+    let base = "mcr.microsoft.com/windows/nanoserver:latest";
+    let platforms = |platform: &str| {
+        let simulated = simulated("FROM mcr.microsoft.com/windows/nanoserver\n", &[("platform", platform)])
+            .image(base, digest.clone(), config);
+        let result = block_on(simulated.run(build)).unwrap();
+        String::from_utf8(result.metadata["refs.platforms"].to_vec()).unwrap()
+    };
+    let listed = platforms("windows/amd64");
+    assert!(listed.contains(r#""ID":"windows/amd64""#), "{listed}");
+    assert!(listed.contains(r#""os.version":"10.0.1""#), "{listed}");
+    assert!(!platforms("linux/amd64").contains("10.0.1"));
+}
+
+#[test]
+fn unusable_check_options_stop_every_platform_before_it_starts() {
+    let simulated =
+        simulated("# check=bogus\nFROM alpine\nCOPY a /\n", &[("platform", "linux/amd64,linux/arm64")]);
+    assert!(block_on(simulated.run(build)).is_err());
+    assert_eq!(simulated.solves().len(), 1, "only the Dockerfile was read");
+}

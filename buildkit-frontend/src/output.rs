@@ -130,11 +130,21 @@ impl BuildResult {
     /// A result of one tree says so too when its platform is not that of its
     /// config or of the daemon.
     #[must_use]
-    pub fn with_platforms(mut self, platforms: &[Platform]) -> Self {
+    pub fn with_platforms(self, platforms: &[Platform]) -> Self {
+        self.with_described_platforms(platforms.iter().map(|platform| (platform, platform)))
+    }
+
+    /// As [`with_platforms`](Self::with_platforms), where more is known than was asked for, such as the
+    /// version of Windows: the first of each pair gives the id, the second is what is said under it.
+    #[must_use]
+    pub fn with_described_platforms<'p>(
+        mut self,
+        platforms: impl IntoIterator<Item = (&'p Platform, &'p Platform)>,
+    ) -> Self {
         let list = PlatformList {
             platforms: platforms
-                .iter()
-                .map(|platform| ListedPlatform { id: platform_id(platform), platform: platform.into() })
+                .into_iter()
+                .map(|(asked, actual)| ListedPlatform { id: platform_id(asked), platform: actual.into() })
                 .collect(),
         };
         // Serializing plain structs of texts cannot fail.

@@ -6,7 +6,7 @@ use buildkit_llb::{Definition, MarshalOptions, Platform, SourceMap, State, caps}
 use crate::Dockerfile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lint::{Config, Linter};
-use crate::parser::{Lines, directive};
+use crate::parser::directive;
 
 use super::args;
 use super::base::BaseOptions;
@@ -67,9 +67,8 @@ impl Graph {
 pub(crate) fn linter(source: &[u8], options: &Options) -> Result<Linter> {
     let config = match (&options.check, directive(source, "check")) {
         (Some(text), _) => Config::parse(text)?,
-        (None, Some(check)) => {
-            Config::parse(check.first_word()).map_err(|e| e.at(Lines::single(check.line)))?
-        }
+        // Without a place, as everywhere the reference reports this.
+        (None, Some(check)) => Config::parse(check.first_word())?,
         (None, None) => Config::default(),
     };
     Ok(Linter::new(config))
