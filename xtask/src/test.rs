@@ -143,6 +143,7 @@ fn show_tests(test: &mut Command) -> Result {
     let mut child = test.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cargo test")?;
     let stdout = child.stdout.take().context("cargo's output")?;
     let (mut hidden, mut leaks) = (false, 0);
+    let mut skips = BTreeSet::new();
     for line in BufReader::new(stdout).split(b'\n') {
         let line = line.context("cargo's output")?;
         log.write_all(&line).and_then(|()| log.write_all(b"\n")).context(path.display())?;
@@ -156,7 +157,12 @@ fn show_tests(test: &mut Command) -> Result {
         };
         if !hidden {
             println!("{text}");
+        } else if is_skip(&text) {
+            skips.insert(text.trim_end().to_owned());
         }
+    }
+    for skip in skips {
+        println!("said by a test that passed: {skip}");
     }
     let status = child.wait().context("cargo test")?;
     if leaks > 0 {
@@ -167,6 +173,11 @@ fn show_tests(test: &mut Command) -> Result {
     } else {
         Err(format!("tests failed; all they printed is in {}", path.display()))
     }
+}
+
+/// Whether a line says that a test left something out.
+fn is_skip(line: &str) -> bool {
+    line.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("skipped"))
 }
 
 /// Which tests ran on which daemon, and which did not, with the reason.
@@ -243,7 +254,13 @@ fn first_line(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::Counted;
+    use super::{Counted, is_skip};
+
+    #[test]
+    fn what_a_test_left_out_is_noticed() {
+        assert!(is_skip("skipped: the cases are not there") && is_skip("SKIPPED: no ssh-keygen"));
+        assert!(!is_skip("2 were skipped") && !is_skip("skip"));
+    }
 
     #[test]
     fn runs_and_skips_are_told_apart_by_generation() {

@@ -36,15 +36,6 @@ impl Generation {
             Generation::Bookworm => "bookworm",
         }
     }
-
-    /// The network of its build steps.
-    fn subnet(self) -> &'static str {
-        match self {
-            Generation::Sid => "10.213.1.1/24",
-            Generation::Trixie => "10.213.2.1/24",
-            Generation::Bookworm => "10.213.3.1/24",
-        }
-    }
 }
 
 /// A daemon that runs.
@@ -77,7 +68,7 @@ impl Daemon {
     pub(crate) fn stop(&self) {
         self.bridge.stop(Duration::from_secs(2));
         self.process.stop(Duration::from_secs(10));
-        // Best effort: a bridge left behind is found and used again.
+        // Best effort: a bridge left behind is only a number less.
         let busybox = || Command::new(self.rootfs.join("bin/busybox"));
         let _ = output(busybox().args(["ip", "link", "set", &self.network, "down"]));
         let _ = output(busybox().args(["brctl", "delbr", &self.network]));
@@ -92,7 +83,7 @@ pub(crate) fn start(generation: Generation, rootfs: &Path, registries: &Registri
     }
     let etc = dir.join("etc");
     std::fs::create_dir_all(&etc).context(etc.display())?;
-    let network = format!("bktest-{}", &generation.suite()[..3]);
+    let (network, subnet) = free_network();
     let config = serde_json::json!({
         "features": {"buildkit": true, "containerd-snapshotter": true},
         "bridge": network,
@@ -115,15 +106,12 @@ pub(crate) fn start(generation: Generation, rootfs: &Path, registries: &Registri
     // Without a bridge steps have no network, but they still run.
     let script = format!(
         r"
-        if [ ! -e /sys/class/net/{network} ]; then
-            busybox brctl addbr {network} && busybox ip addr add {subnet} dev {network} &&
-                busybox ip link set {network} up || sed -i s/{network}/none/ /etc/docker/daemon.json
-        fi
+        busybox brctl addbr {network} && busybox ip addr add {subnet} dev {network} &&
+            busybox ip link set {network} up || sed -i s/{network}/none/ /etc/docker/daemon.json
         trap 'kill -TERM $daemon' TERM
         dockerd & daemon=$!
         wait $daemon; wait $daemon
-        ",
-        subnet = generation.subnet(),
+        "
     );
     let log = dir.join("log");
     let binds = [Bind { host: dir.clone(), inside: "/instance" }, Bind { host: etc, inside: "/etc/docker" }];
@@ -153,6 +141,13 @@ pub(crate) fn start(generation: Generation, rootfs: &Path, registries: &Registri
         rootfs: rootfs.to_path_buf(),
         network,
     })
+}
+
+/// A network bridge for build steps that no daemon has yet, whoever's it is, and its addresses.
+fn free_network() -> (String, String) {
+    let taken = |name: &str| Path::new("/sys/class/net").join(name).exists();
+    let number = (1..250).find(|number| !taken(&format!("bktest{number}"))).unwrap_or(250);
+    (format!("bktest{number}"), format!("10.213.{number}.1/24"))
 }
 
 /// Waits until the engine answers; returns its version.
