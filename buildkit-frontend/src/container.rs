@@ -85,6 +85,13 @@ impl NewContainer {
     }
 }
 
+#[cfg(test)]
+impl NewContainer {
+    pub(crate) fn into_request(self) -> gateway::NewContainerRequest {
+        self.request
+    }
+}
+
 /// A mount of a container.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContainerMount(pb::Mount);
@@ -151,6 +158,30 @@ impl ContainerMount {
     #[must_use]
     pub fn readonly(mut self) -> Self {
         self.0.readonly = true;
+        self
+    }
+
+    /// The owner of the secret's file or the agent's socket; root by default.
+    #[must_use]
+    pub fn owner(mut self, uid: u32, gid: u32) -> Self {
+        if let Some(secret) = &mut self.0.secret_opt {
+            (secret.uid, secret.gid) = (uid, gid);
+        }
+        if let Some(ssh) = &mut self.0.ssh_opt {
+            (ssh.uid, ssh.gid) = (uid, gid);
+        }
+        self
+    }
+
+    /// The permissions of the secret's file or the agent's socket.
+    #[must_use]
+    pub fn mode(mut self, mode: u32) -> Self {
+        if let Some(secret) = &mut self.0.secret_opt {
+            secret.mode = mode;
+        }
+        if let Some(ssh) = &mut self.0.ssh_opt {
+            ssh.mode = mode;
+        }
         self
     }
 
@@ -258,13 +289,20 @@ impl Container {
         Ok(Tree::Mount { container: &self.id, index })
     }
 
-    /// Ends the container and all that runs in it.
+    /// Ends the container and all that runs in it, and waits for that.
+    ///
+    /// # Errors
+    /// When the daemon could not end it. How its processes ended is no error.
     pub async fn release(self) -> Result<()> {
-        self.bridge.release_container(&self.id).await?;
-        // Nothing is left for `drop` to do.
         let mut container = self;
+        let released = container.bridge.release_container(&container.id).await;
+        // Nothing is left for `drop` to do: a container is released once, whatever comes of it.
         container.id.clear();
-        Ok(())
+        match released {
+            // The daemon answers with the first process that failed, or that it had to kill.
+            Err(error) if error.exit_code().is_some() || error.code() == Code::Cancelled => Ok(()),
+            other => other,
+        }
     }
 }
 

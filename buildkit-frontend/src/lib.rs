@@ -12,6 +12,7 @@ mod container;
 mod context;
 mod detail;
 mod error;
+mod failure;
 mod forwarder;
 mod gateway;
 #[cfg(feature = "grpc")]

@@ -82,10 +82,24 @@ impl Process {
         self
     }
 
+    /// As [`secret_env`](Self::secret_env); the variable is empty where the
+    /// client has no such secret.
+    pub fn optional_secret_env(mut self, name: impl Into<String>, id: impl Into<String>) -> Self {
+        self.init.secretenv.push(pb::SecretEnv { id: id.into(), name: name.into(), optional: true });
+        self
+    }
+
     /// The same process as a failed one: arguments, environment, directory
     /// and user come from its op.
     pub fn from_meta(meta: pb::Meta) -> Self {
         Self { init: gateway::InitMessage::default(), meta, stdin: false }
+    }
+}
+
+#[cfg(test)]
+impl Process {
+    pub(crate) fn into_parts(self) -> (gateway::InitMessage, pb::Meta) {
+        (self.init, self.meta)
     }
 }
 

@@ -4,6 +4,7 @@ pub mod conformance;
 pub mod daemon;
 pub mod fake;
 pub mod fault_proxy;
+pub mod frontends;
 pub mod tls;
 pub mod token_registry;
 

@@ -7,16 +7,19 @@ use crate::buildkit::{self, Generation};
 use crate::fail::{Context as _, Result};
 use crate::workspace::{cargo, output, show, target};
 
-/// What can be made into an image.
+/// What is made into images when nothing else is said.
 const FRONTENDS: &[&str] = &["dockerfile", "include", "package", "ping"];
 
-/// The most a program may weigh: frontends are pulled before builds.
-const LIMIT: u64 = 12 << 20;
+/// What only tests need.
+const FOR_TESTS: &[&str] = &["unruly"];
+
+/// The most a program may weigh, in bytes: frontends are pulled before builds.
+const LIMIT: u64 = 12_000_000;
 
 /// Which frontends, and where their images go.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The frontends: dockerfile, include, package, ping; all of them when absent
+    /// The frontends: dockerfile, include, package, ping, unruly; all but the last when absent
     names: Vec<String>,
     /// The registry and path before the names; a registry that is set up for it when absent
     #[arg(long)]
@@ -36,15 +39,16 @@ pub(crate) fn run(options: &Options) -> Result {
     } else {
         options.names.iter().map(String::as_str).collect()
     };
-    if let Some(unknown) = names.iter().find(|name| !FRONTENDS.contains(name)) {
-        return Err(format!("there is no frontend {unknown}; there are {}", FRONTENDS.join(", ")));
+    let known = [FRONTENDS, FOR_TESTS].concat();
+    if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
+        return Err(format!("there is no frontend {unknown}; there are {}", known.join(", ")));
     }
     let programs = build(&names)?;
     for (name, program) in names.iter().zip(&programs) {
         let size = std::fs::metadata(program).context(program.display())?.len();
         println!("{name}: {}.{:02} MB, {}", size / 1_000_000, size % 1_000_000 / 10_000, program.display());
         if size > LIMIT {
-            return Err(format!("{name} is larger than {} MiB", LIMIT >> 20));
+            return Err(format!("{name} is larger than {} MB", LIMIT / 1_000_000));
         }
     }
     if options.no_push {
@@ -76,23 +80,25 @@ fn destination(options: &Options) -> Result<(String, String)> {
 
 /// Static programs, linked with musl where rustup has it for us and with glibc where not.
 fn build(names: &[&str]) -> Result<Vec<PathBuf>> {
-    let musl = "x86_64-unknown-linux-musl";
+    let arch = std::env::consts::ARCH;
+    let musl = format!("{arch}-unknown-linux-musl");
     let installed = || {
         let list = output(Command::new("rustup").args(["target", "list", "--installed"]));
         list.is_ok_and(|list| list.lines().any(|line| line == musl))
     };
     let has_musl = installed() || {
-        let _ = output(Command::new("rustup").args(["target", "add", musl]));
+        let _ = output(Command::new("rustup").args(["target", "add", &musl]));
         installed()
     };
-    let (triple, flags) =
-        if has_musl { (musl, "") } else { ("x86_64-unknown-linux-gnu", "-C target-feature=+crt-static") };
-    if !has_musl {
+    let (triple, flags) = if has_musl {
+        (musl, "")
+    } else {
         println!("the target {musl} is not to be had: linking with glibc");
-    }
+        (format!("{arch}-unknown-linux-gnu"), "-C target-feature=+crt-static")
+    };
     let mut command = cargo();
     command.args(["build", "--quiet", "--package", "buildkit-examples", "--no-default-features"]);
-    command.args(["--profile", "frontend", "--target", triple]).env("RUSTFLAGS", flags);
+    command.args(["--profile", "frontend", "--target", &triple]).env("RUSTFLAGS", flags);
     for name in names {
         command.arg("--bin").arg(format!("{name}-frontend"));
     }

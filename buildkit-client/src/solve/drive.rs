@@ -196,6 +196,10 @@ async fn attempt(
         call.await
     };
     let result = running.watch(answer, cancel).await;
+    // A function that the build is over for has ended when its caller hears of it.
+    if let Some(function) = &mut function {
+        function.stop(client.liveness().drain).await;
+    }
     if result.is_ok() {
         outputs.settle(client.liveness().drain).await;
     }
@@ -246,6 +250,14 @@ impl<T: Send + 'static> Task<T> {
     async fn end(&mut self, limit: Duration) {
         if !self.0.is_finished() && tokio::time::timeout(limit, &mut self.0).await.is_err() {
             self.0.abort();
+        }
+    }
+
+    /// Ends it, and waits until what it held is dropped: at most for `limit`, as it may be busy.
+    async fn stop(&mut self, limit: Duration) {
+        if !self.0.is_finished() {
+            self.0.abort();
+            let _ = tokio::time::timeout(limit, &mut self.0).await;
         }
     }
 }
