@@ -24,6 +24,7 @@ use crate::session::{Attachable, RegistryScope};
 use crate::trace::TraceContext;
 use base64::Engine as _;
 use buildkit_fsutil::send::SendOptions;
+use buildkit_llb::State;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -187,6 +188,15 @@ impl Solve {
     pub fn opt(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         if let Some(frontend) = self.frontend() {
             frontend.opts.insert(key.into(), value.into());
+        }
+        self
+    }
+
+    /// Gives the frontend a graph under a name, in place of a directory such as `context`. Graphs
+    /// have no inputs, so there it does nothing.
+    pub fn input(mut self, name: impl Into<String>, state: impl Into<State>) -> Self {
+        if let Some(frontend) = self.frontend() {
+            *frontend = std::mem::take(frontend).input(name, state);
         }
         self
     }

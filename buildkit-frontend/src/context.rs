@@ -1,16 +1,22 @@
 //! Contexts: the directories, repositories and images a build reads from, and
 //! the file that says what to build.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use buildkit_fsutil::pattern::read_ignore;
 use buildkit_llb::git_url::GitRef;
-use buildkit_llb::{Copy, Definition, Differ, FileSteps, Git, Http, Local, State, scratch};
+use buildkit_llb::reference::Reference as ImageReference;
+use buildkit_llb::{Copy, Definition, Differ, FileSteps, Git, Http, Local, Platform, State, scratch};
 use buildkit_proto::pb;
 use bytes::Bytes;
 
 use crate::error::{Code, Error, Result};
 use crate::gateway::Gateway;
+use crate::image_config::ImageConfig;
 use crate::reference::Reference;
 use crate::resolve::ResolveImage;
 
@@ -53,6 +59,12 @@ pub struct Contexts {
     remote: Option<State>,
     /// Where the file is, when it is not in the client's directory.
     file_tree: Option<State>,
+    /// The name of the file, where the main context is that file.
+    only_file: Option<&'static str>,
+    /// The ignore file beside the file that says what to build, once that was read.
+    own_ignore: Arc<Mutex<Option<Bytes>>>,
+    /// What is ignored, by the client's directory; each ignore file is read once.
+    ignored: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
 }
 
 /// The file that says what to build, with what is needed to point at its
@@ -68,52 +80,99 @@ pub struct DefinitionFile {
     tree: Reference,
 }
 
+/// A context that the client gave under a name.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NamedContext {
+    /// Its files; those of an image have the environment of its config.
+    pub state: State,
+    /// Its image config, where it has one.
+    pub config: Option<ImageConfig>,
+}
+
 impl Contexts {
     /// Finds out where the main context is.
     ///
     /// # Errors
-    /// When the option `context` is a bad Git URL, or a download is no
-    /// archive.
+    /// When the option `context` is a bad Git URL, or cannot be downloaded.
     pub async fn open(gateway: &Gateway) -> Result<Self> {
-        let mut contexts = Self { gateway: gateway.clone(), remote: None, file_tree: None };
-        let place = gateway.options().get(CONTEXT).unwrap_or_default();
+        let mut contexts = Self {
+            gateway: gateway.clone(),
+            remote: None,
+            file_tree: None,
+            only_file: None,
+            own_ignore: Arc::default(),
+            ignored: Arc::default(),
+        };
+        let options = gateway.options();
+        let key = options.get("contextkey").filter(|key| !key.is_empty()).unwrap_or(CONTEXT);
+        let place = options.get(key).unwrap_or_default();
         if let Some(git) = git(place)? {
             let state = State::from(Git::from_ref(&git).name(format!("[internal] load git source {place}")));
             contexts.file_tree = Some(state.clone());
             contexts.remote = Some(state);
         } else if place.starts_with("https://") || place.starts_with("http://") {
-            let file = Http::new(place).filename(CONTEXT).name("[internal] load remote build context");
-            let unpack = Copy::new(State::from(file), format!("/{CONTEXT}"), "/").unpack();
-            let state = State::from(FileSteps::new(scratch(), unpack));
-            contexts.file_tree = Some(state.clone());
-            contexts.remote = Some(state);
+            contexts.download(place).await?;
         } else {
             let inputs = gateway.inputs().await?;
             let input = |name: &str| inputs.get(name).map(Definition::to_state).transpose();
-            contexts.file_tree = input(DOCKERFILE)?;
+            if contexts.file_local() == DOCKERFILE {
+                contexts.file_tree = input(DOCKERFILE)?;
+            }
             contexts.remote = input(CONTEXT)?;
         }
-        if let (Some(state), Some(folder)) = (&contexts.remote, gateway.options().get("contextsubdir")) {
+        if let (Some(state), Some(folder)) = (&contexts.remote, options.get("contextsubdir")) {
             let copy = Copy::new(state, folder, "/").contents_only();
             contexts.remote = Some(FileSteps::new(scratch(), copy).into());
         }
         Ok(contexts)
     }
 
+    /// A download is an archive of the context, or the file that says what to build.
+    async fn download(&mut self, url: &str) -> Result<()> {
+        let file = Http::new(url).filename(CONTEXT).name("[internal] load remote build context");
+        let file = State::from(file);
+        let result = self.gateway.solve_state(&file).await?;
+        let start = result
+            .reference()?
+            .read_range(CONTEXT, 0..ARCHIVE_START)
+            .await
+            .map_err(|error| Error::context(format!("cannot download the build context {url}"), error))?;
+        let tree = if is_archive(&start) {
+            State::from(FileSteps::new(scratch(), Copy::new(file, format!("/{CONTEXT}"), "/").unpack()))
+        } else {
+            self.only_file = Some(CONTEXT);
+            file
+        };
+        self.file_tree = Some(tree.clone());
+        self.remote = Some(tree);
+        Ok(())
+    }
+
+    /// The client's directory with the file that says what to build.
+    fn file_local(&self) -> &str {
+        self.gateway.options().get("dockerfilekey").filter(|name| !name.is_empty()).unwrap_or(DOCKERFILE)
+    }
+
     /// Reads the file that says what to build: the one that the option
-    /// `filename` names, or `default`.
+    /// `filename` names, or `default`. Where there is an ignore file of its
+    /// own beside it, called as it with `.dockerignore` at the end, that one
+    /// is for the main context from then on.
     ///
     /// # Errors
     /// [`Error::is_not_found`] when there is no such file.
     pub async fn file(&self, default: &str) -> Result<DefinitionFile> {
         let options = self.gateway.options();
-        let name = options.get("filename").filter(|name| !name.is_empty()).unwrap_or(default).to_owned();
-        let state = match &self.file_tree {
+        let name = options.get("filename").filter(|name| !name.is_empty());
+        let name = self.only_file.or(name).unwrap_or(default).to_owned();
+        let local = self.file_local();
+        // A directory that was asked for by name is the client's.
+        let state = match self.file_tree.as_ref().filter(|_| local == DOCKERFILE) {
             Some(state) => state.clone(),
-            None => Local::new(DOCKERFILE)
+            None => Local::new(local)
                 .follow([name.clone(), format!("{name}{IGNORE}")])
-                .session(self.session_of(DOCKERFILE))
-                .shared_key_hint(DOCKERFILE)
+                .session(self.session_of(local))
+                .shared_key_hint(local)
                 .differ(Differ::None, false)
                 .name(format!("[internal] load build definition from {name}"))
                 .into(),
@@ -125,10 +184,15 @@ impl Contexts {
             .read_file(&name)
             .await
             .map_err(|error| Error::context(format!("cannot read {name}"), error))?;
+        if let Some(ignore) = tree.read_optional(&format!("{name}{IGNORE}")).await? {
+            *lock(&self.own_ignore) = Some(ignore);
+        }
         Ok(DefinitionFile { name, data, definition, tree })
     }
 
-    /// The main context without what its `.dockerignore` ignores.
+    /// The main context without what its ignore file says: the own one of
+    /// [`file`](Self::file), or `.dockerignore`. Contexts that are not a
+    /// directory of the client are whole.
     pub async fn main(&self) -> Result<State> {
         self.main_paths(std::iter::empty::<String>()).await
     }
@@ -139,7 +203,11 @@ impl Contexts {
         if let Some(state) = &self.remote {
             return Ok(state.clone());
         }
-        let ignored = self.ignored(CONTEXT, "[internal]").await?;
+        let own = lock(&self.own_ignore).clone();
+        let ignored = match own {
+            Some(own) => patterns(CONTEXT, &own)?,
+            None => self.ignored(CONTEXT, CONTEXT, "[internal]").await?,
+        };
         Ok(Local::new(CONTEXT)
             .session(self.session_of(CONTEXT))
             .exclude(ignored)
@@ -149,85 +217,200 @@ impl Contexts {
             .into())
     }
 
-    /// The context that the client gave under a name (option `context:NAME`):
-    /// a directory of the client, an image, a Git repository, a download or
-    /// an input.
+    /// The context that the client gave under a name, for the default
+    /// platform: see [`named_for`](Self::named_for).
+    pub async fn named(&self, name: &str) -> Result<Option<NamedContext>> {
+        self.named_for(name, &self.gateway.default_platform()).await
+    }
+
+    /// The context that the client gave under a name (option
+    /// `context:NAME::PLATFORM`, else `context:NAME`): a directory of the
+    /// client, an image, a Git repository, a download or an input; `None`
+    /// when it gave none.
+    ///
+    /// Names are those of images: `alpine`, `docker.io/library/alpine` and
+    /// `alpine:latest` are one.
     ///
     /// # Errors
     /// When the client gave something else, or something that is not there.
-    pub async fn named(&self, name: &str) -> Result<Option<State>> {
+    pub async fn named_for(&self, name: &str, platform: &Platform) -> Result<Option<NamedContext>> {
         let options = self.gateway.options();
-        let specific = format!("context:{name}::{}", self.gateway.default_platform());
-        let plain = format!("context:{name}");
-        let Some(place) = options.get(&specific).or_else(|| options.get(&plain)) else {
+        let key = familiar(name)?;
+        let specific = format!("context:{key}::{}", platform.normalized().format_all());
+        let plain = format!("context:{key}");
+        let Some((key, place)) = [&specific, &plain]
+            .into_iter()
+            .find_map(|option| Some((option.strip_prefix("context:")?, options.get(option)?)))
+        else {
             return Ok(None);
         };
         let wrong = |reason: &str| {
-            Error::with_code(Code::InvalidArgument, format!("the context {name} is {place:?}: {reason}"))
+            Error::with_code(Code::InvalidArgument, format!("the context {key} is {place:?}: {reason}"))
         };
         let Some((scheme, rest)) = place.split_once(':') else {
             return Err(wrong("it must begin with a scheme, as in local:NAME"));
         };
         let path = rest.strip_prefix("//").unwrap_or(rest);
-        let state = match scheme {
+        let plain = |state: State| Ok(Some(NamedContext { state, config: None }));
+        match scheme {
             "local" => {
-                let ignored = self.ignored(path, &format!("[context {name}]")).await?;
-                Local::new(path)
+                let prefix = format!("[context {key}]");
+                let ignored = self.ignored(path, &format!("context:{key}"), &prefix).await?;
+                let shared = options.get(&format!("sharedkey:localdir:{key}")).unwrap_or_default();
+                let local = Local::new(path)
                     .session(self.session_of(path))
                     .exclude(ignored)
-                    .shared_key_hint(format!("context:{name}"))
-                    .name(format!("[context {name}] load from client"))
-                    .into()
+                    .shared_key_hint(format!("context:{key}-{shared}"))
+                    .name(format!("{prefix} load from client"));
+                plain(local.into())
             }
-            "docker-image" if path == "scratch" => scratch(),
-            "docker-image" => self.gateway.image(path).await?,
+            "docker-image" => {
+                let image = self.gateway.base_image(path, platform).await?;
+                Ok(Some(NamedContext { state: image.state, config: Some(image.config) }))
+            }
             "oci-layout" => {
-                let (store, _) =
-                    path.split_once(['@', ':']).ok_or_else(|| wrong("a layout needs a digest"))?;
-                let request = ResolveImage::new(path).oci_layout(store, self.session_of(store));
+                let (store, digest) =
+                    layout(path).ok_or_else(|| wrong("a layout needs a name and a digest"))?;
+                let reference = format!("{store}@{digest}");
+                let request = ResolveImage::new(&reference)
+                    .platform(platform)
+                    .oci_layout(store, self.session_of(store));
                 let image = self.gateway.resolve_image(request).await?;
                 let layout = buildkit_llb::OciLayout::new(image.reference)
                     .store(self.session_of(store), store)
-                    .name(format!("[context {name}] load from client"));
-                State::from(layout).image_config(&image.config)
+                    .platform(platform.clone())
+                    .name(format!("[context {key}] load from client"));
+                with_config(layout.into(), &image.config)
             }
             "input" => {
                 let inputs = self.gateway.inputs().await?;
-                let input = inputs.get(path).ok_or_else(|| wrong("there is no such input"))?;
-                input.to_state()?
+                let state = inputs.get(path).ok_or_else(|| wrong("there is no such input"))?.to_state()?;
+                match self.input_config(path)? {
+                    Some(config) => with_config(state, &config),
+                    None => plain(state),
+                }
             }
             _ => match git(place)? {
-                Some(git) => Git::from_ref(&git).name(format!("[context {name}] {place}")).into(),
+                Some(git) => plain(Git::from_ref(&git).name(format!("[context {key}] {place}")).into()),
                 None if scheme == "https" || scheme == "http" => {
-                    Http::new(place).filename(CONTEXT).name(format!("[context {name}] {place}")).into()
+                    plain(Http::new(place).filename(CONTEXT).name(format!("[context {key}] {place}")).into())
                 }
-                None => {
-                    return Err(wrong("contexts are local, docker-image, oci-layout, git, https or input"));
-                }
+                None => Err(wrong("contexts are local, docker-image, oci-layout, git, https or input")),
             },
+        }
+    }
+
+    /// The image config that the client gave with an input.
+    fn input_config(&self, input: &str) -> Result<Option<Bytes>> {
+        let option = format!("input-metadata:{input}");
+        let Some(json) = self.gateway.options().get(&option) else {
+            return Ok(None);
         };
-        Ok(Some(state))
+        let damaged = |error: Box<dyn std::error::Error + Send + Sync>| {
+            Error::context(format!("the option {option} is damaged"), error).or_code(Code::InvalidArgument)
+        };
+        let metadata: BTreeMap<String, Option<String>> =
+            serde_json::from_str(json).map_err(|error| damaged(error.into()))?;
+        let Some(config) = metadata.get(crate::output::IMAGE_CONFIG).and_then(Option::as_deref) else {
+            return Ok(None);
+        };
+        let config = STANDARD.decode(config).map_err(|error| damaged(error.into()))?;
+        Ok(Some(config.into()))
     }
 
     /// The patterns of the `.dockerignore` of a directory of the client.
-    async fn ignored(&self, local: &str, prefix: &str) -> Result<Vec<String>> {
+    async fn ignored(&self, local: &str, key: &str, prefix: &str) -> Result<Vec<String>> {
+        if let Some(known) = lock(&self.ignored).get(local) {
+            return Ok(known.clone());
+        }
         let state = Local::new(local)
             .follow([IGNORE])
             .session(self.session_of(local))
-            .shared_key_hint(format!("{local}-{IGNORE}"))
+            .shared_key_hint(format!("{key}-{IGNORE}"))
             .differ(Differ::None, false)
             .name(format!("{prefix} load {IGNORE}"));
         let result = self.gateway.solve_state(&state.into()).await?;
-        let Some(file) = result.reference()?.read_optional(IGNORE).await? else {
-            return Ok(Vec::new());
+        let ignored = match result.reference()?.read_optional(IGNORE).await? {
+            Some(file) => patterns(local, &file)?,
+            None => Vec::new(),
         };
-        read_ignore(&file).map_err(|error| Error::context(format!("{IGNORE} of {local} is damaged"), error))
+        lock(&self.ignored).insert(local.to_owned(), ignored.clone());
+        Ok(ignored)
     }
 
     /// The session a directory of the client comes from.
     fn session_of(&self, local: &str) -> &str {
         self.gateway.options().get(&format!("local-sessionid:{local}")).unwrap_or(self.gateway.session_id())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Values in it are whole, whatever a thread that panicked was about to do.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn patterns(local: &str, ignore: &[u8]) -> Result<Vec<String>> {
+    read_ignore(ignore).map_err(|error| {
+        Error::context(format!("the ignore file of {local} is damaged"), error).or_code(Code::InvalidArgument)
+    })
+}
+
+fn with_config(state: State, config: &Bytes) -> Result<Option<NamedContext>> {
+    let state = state.image_config(config);
+    Ok(Some(NamedContext { state, config: Some(ImageConfig::from_json(config)?) }))
+}
+
+/// The form of a context's name in options: that of an image, as short as it can be.
+fn familiar(name: &str) -> Result<String> {
+    let reference = ImageReference::parse_normalized(name).map_err(|error| {
+        Error::context(format!("{name:?} cannot be the name of a context"), error)
+            .or_code(Code::InvalidArgument)
+    })?;
+    let mut short = reference.familiar_name();
+    if let Some(tag) = reference.tag().filter(|tag| *tag != "latest") {
+        short.push(':');
+        short.push_str(tag);
+    }
+    if let Some(digest) = reference.digest() {
+        short.push('@');
+        short.push_str(digest);
+    }
+    Ok(short)
+}
+
+/// The store and the digest of `STORE[:TAG]@DIGEST`.
+fn layout(text: &str) -> Option<(&str, &str)> {
+    let (name, digest) = text.split_once('@')?;
+    let store = match name.rsplit_once(':') {
+        Some((store, tag)) if !tag.contains('/') => store,
+        _ => name,
+    };
+    (!store.is_empty() && !digest.is_empty()).then_some((store, digest))
+}
+
+/// How many bytes [`is_archive`] looks at.
+const ARCHIVE_START: u64 = 1024;
+
+/// Whether a file that begins so is an archive that BuildKit unpacks: tar,
+/// plain or compressed with gzip, bzip2 or xz.
+fn is_archive(start: &[u8]) -> bool {
+    const COMPRESSED: [&[u8]; 3] = [b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\0"];
+    COMPRESSED.iter().any(|magic| start.starts_with(magic)) || is_tar(start)
+}
+
+/// Whether a tar's first header is here: its checksum is the sum of all its
+/// bytes, where the checksum itself counts as blanks.
+fn is_tar(start: &[u8]) -> bool {
+    let (Some(header), Some(field)) = (start.get(..512), start.get(148..156)) else { return false };
+    let digits: String = field
+        .iter()
+        .skip_while(|b| **b == b' ')
+        .take_while(|b| b.is_ascii_digit())
+        .map(|b| char::from(*b))
+        .collect();
+    let sum = |bytes: &[u8]| bytes.iter().map(|b| u32::from(*b)).sum::<u32>();
+    u32::from_str_radix(&digits, 8)
+        .is_ok_and(|wanted| wanted == sum(header) - sum(field) + 8 * u32::from(b' '))
 }
 
 impl DefinitionFile {
@@ -293,5 +476,111 @@ fn git(text: &str) -> Result<Option<GitRef>> {
             Err(Error::context(format!("{text} is no Git repository"), error).or_code(Code::InvalidArgument))
         }
         Err(_) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulated::Simulated;
+    use futures::executor::block_on;
+
+    fn identifier(state: &State, gateway: &Gateway) -> String {
+        let definition = gateway.marshal(state).unwrap();
+        let sources = definition.ops().filter_map(|op| match op.message().ok()?.op? {
+            pb::op::Op::Source(source) => Some(source.identifier),
+            _ => None,
+        });
+        sources.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn archives_are_told_by_their_first_bytes() {
+        for archive in [&b"BZh9"[..], b"\x1f\x8b\x08\0", b"\xfd7zXZ\0"] {
+            assert!(is_archive(archive));
+        }
+        assert!(!is_archive(b"FROM alpine\n"));
+        let mut header = [0u8; 512];
+        header[..4].copy_from_slice(b"file");
+        header[148..156].copy_from_slice(b"        ");
+        let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        assert!(is_archive(&header));
+        header[0] = b'g';
+        assert!(!is_archive(&header));
+        assert!(!is_archive(&header[..511]));
+    }
+
+    #[test]
+    fn a_download_is_the_context_or_the_file() {
+        let simulated = Simulated::new().option("context", "https://example.com/f");
+        let text = simulated.clone().file("", "context", "a = 1");
+        let contexts = block_on(Contexts::open(&text.gateway())).unwrap();
+        let file = block_on(contexts.file("Packages.toml")).unwrap();
+        assert_eq!((file.name.as_str(), &file.data[..]), ("context", &b"a = 1"[..]));
+
+        let archive = simulated.file("", "context", "BZh91").file("", "Packages.toml", "b = 2");
+        let contexts = block_on(Contexts::open(&archive.gateway())).unwrap();
+        assert_eq!(block_on(contexts.file("Packages.toml")).unwrap().data, "b = 2");
+        let main = block_on(contexts.main()).unwrap();
+        assert_eq!(identifier(&main, &archive.gateway()), "https://example.com/f");
+    }
+
+    #[test]
+    fn the_ignore_file_of_a_file_goes_before_that_of_the_context() {
+        let simulated = Simulated::new()
+            .file("context", ".dockerignore", "general\n")
+            .file("dockerfile", "F", "x")
+            .file("dockerfile", "F.dockerignore", "own\n");
+        let gateway = simulated.gateway();
+        let excludes = |state: &State| {
+            let definition = gateway.marshal(state).unwrap();
+            let op = definition.ops().next().unwrap().message().unwrap().op.unwrap();
+            let pb::op::Op::Source(source) = op else { panic!("no source") };
+            source.attrs["local.excludepatterns"].clone()
+        };
+        let contexts = block_on(Contexts::open(&gateway)).unwrap();
+        assert_eq!(excludes(&block_on(contexts.main()).unwrap()), r#"["general"]"#);
+        let _ = block_on(contexts.main_paths(["a"])).unwrap();
+        assert_eq!(simulated.solves().len(), 1, "the ignore file is read once");
+        block_on(contexts.file("F")).unwrap();
+        assert_eq!(excludes(&block_on(contexts.main()).unwrap()), r#"["own"]"#);
+    }
+
+    #[test]
+    fn named_contexts_are_found_under_any_form_of_their_name() {
+        let config = r#"{"os":"linux","architecture":"amd64","config":{"Env":["A=b"]}}"#;
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let simulated = Simulated::new()
+            .image("docker.io/library/other:1", &digest, config)
+            .image(format!("store@{digest}"), &digest, config)
+            .input("given", &scratch().mkfile("/x", 0o644, "").marshal(Platform::LINUX_AMD64).unwrap())
+            .option(
+                "input-metadata:given",
+                format!(r#"{{"containerimage.config":"{}"}}"#, STANDARD.encode(config)),
+            )
+            .option("context:alpine", "docker-image://other:1")
+            .option("context:alpine::linux/arm64", "local:arm")
+            .option("context:git", "https://example.com/r.git#main")
+            .option("context:layout", format!("oci-layout://store:1@{digest}"))
+            .option("context:in", "input:given")
+            .option("context:bad", "nothing");
+        let gateway = simulated.gateway();
+        let contexts = block_on(Contexts::open(&gateway)).unwrap();
+        let named =
+            |name: &str| block_on(contexts.named(name)).unwrap().map(|c| (identifier(&c.state, &gateway), c));
+        for name in ["alpine", "alpine:latest", "docker.io/library/alpine"] {
+            let (source, context) = named(name).unwrap();
+            assert_eq!(source, format!("docker-image://docker.io/library/other:1@{digest}"));
+            assert_eq!(context.config.unwrap().config.env, ["A=b"]);
+        }
+        let arm = block_on(contexts.named_for("alpine", &Platform::new("linux", "arm64"))).unwrap().unwrap();
+        assert_eq!(identifier(&arm.state, &gateway), "local://arm");
+        assert_eq!(named("git").unwrap().0, "git://example.com/r.git#main");
+        assert!(named("layout").unwrap().0.starts_with("oci-layout://"));
+        assert_eq!(named("in").unwrap().1.config.unwrap().config.env, ["A=b"]);
+        assert!(named("alpine:3").is_none());
+        assert_eq!(block_on(contexts.named("bad")).unwrap_err().code(), Code::InvalidArgument);
+        assert!(block_on(contexts.named("Bad Name")).is_err());
     }
 }

@@ -154,8 +154,9 @@ impl Error {
 
     /// Whether a file, image or other thing asked for is not there.
     pub fn is_not_found(&self) -> bool {
-        // The daemon reports missing files as text only.
-        self.code() == Code::NotFound || self.message().ends_with("no such file or directory")
+        // The daemon reports missing files and images as text only.
+        let texts = ["no such file or directory", ": not found"];
+        self.code() == Code::NotFound || texts.iter().any(|text| self.message().ends_with(text))
     }
 
     /// The typed details of this error and of the errors that caused it,

@@ -279,7 +279,13 @@ mod tests {
             container.mounts.iter().map(|m| (m.dest.as_str(), m.result_id.as_str(), m.readonly)).collect();
         assert_eq!(
             mounts,
-            [("/", "m0", false), ("/src", "m1", true), ("/c", "", false), ("/t", "", false), ("/s", "", false)]
+            [
+                ("/", "m0", false),
+                ("/src", "m1", true),
+                ("/c", "", false),
+                ("/t", "", false),
+                ("/s", "", false)
+            ]
         );
         assert_eq!(container.mounts[1].selector, "/sub");
         assert_eq!(container.mounts[2].cache_opt.as_ref().unwrap().sharing(), pb::CacheSharingOpt::Locked);

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use buildkit_llb::caps::{ServerCaps, Unsupported};
 use buildkit_llb::reference::Reference as ImageReference;
-use buildkit_llb::{Definition, Image, MarshalOptions, Platform, State};
+use buildkit_llb::{Definition, Image, MarshalOptions, Platform, State, scratch};
 use buildkit_proto::{gateway, pb};
 
 use crate::bridge::{Bridge, Environment, Worker};
 use crate::caps::{Caps, gateway as cap};
 use crate::container::{Container, NewContainer};
+use crate::detail::Detail;
 use crate::error::{Code, Error, Result};
+use crate::image_config::ImageConfig;
 use crate::options::Options;
 use crate::output::BuildResult;
 use crate::resolve::{ResolveImage, ResolveSource, ResolvedImage};
@@ -192,18 +194,39 @@ impl Gateway {
         ResolvedImage::from_wire(&asked, self.resolve(source).await?)
     }
 
-    /// An image as a state to build on: pinned to the digest it has now, with
-    /// the environment, directory and platform of its config.
+    /// An image as a state to build on, for the default platform; shorthand
+    /// for [`base_image`](Self::base_image).
     ///
     /// # Errors
     /// Those of [`resolve_image`](Self::resolve_image).
     pub async fn image(&self, reference: &str) -> Result<State> {
-        let platform = self.default_platform();
+        Ok(self.base_image(reference, &self.default_platform()).await?.state)
+    }
+
+    /// An image to build on: pinned to the digest it has now, with the
+    /// environment, directory and platform of its config. `scratch` is the
+    /// empty image.
+    ///
+    /// The option `image-resolve-mode` of the frontend (`default`, `pull` or
+    /// `local`) says where it is looked for.
+    ///
+    /// # Errors
+    /// Those of [`resolve_image`](Self::resolve_image).
+    pub async fn base_image(&self, reference: &str, platform: &Platform) -> Result<BaseImage> {
+        if reference == "scratch" {
+            return Ok(BaseImage {
+                state: scratch().platform(&platform.normalized()),
+                config: ImageConfig::new(&platform.normalized()),
+                reference: reference.into(),
+                digest: String::new(),
+            });
+        }
         let named = ImageReference::parse_normalized(reference)
             .map_err(|error| Error::context(format!("{reference:?} is not the name of an image"), error))?
             .with_default_tag();
         let request = ResolveImage::new(named.to_string())
-            .platform(&platform)
+            .platform(platform)
+            .mode(self.options().resolve_mode()?)
             .log_name(format!("[internal] load metadata for {named}"));
         let image = self.resolve_image(request).await?;
         let pinned = match ImageReference::parse_normalized(&image.reference) {
@@ -212,8 +235,13 @@ impl Gateway {
             }
             _ => image.reference,
         };
-        let state = State::from(Image::new(pinned).platform(platform));
-        Ok(if image.config.is_empty() { state } else { state.image_config(&image.config) })
+        let state = State::from(Image::new(&pinned).platform(platform.clone()));
+        let (state, config) = if image.config.is_empty() {
+            (state.platform(&platform.normalized()), ImageConfig::new(&platform.normalized()))
+        } else {
+            (state.image_config(&image.config), ImageConfig::from_json(&image.config)?)
+        };
+        Ok(BaseImage { state, config, reference: pinned, digest: image.digest })
     }
 
     /// Resolves a source of any kind: the commit of a git reference, the
@@ -260,6 +288,30 @@ impl Gateway {
         inputs.into_iter().map(|(name, input)| Ok((name, Definition::from_pb(input)?))).collect()
     }
 
+    /// Checks the capabilities that the client says a frontend must have
+    /// (option `frontend.caps`) against those of this one, given without
+    /// their prefix `moby.buildkit.frontend.`: `inputs`, `subrequests`,
+    /// `contexts`. To be called first.
+    ///
+    /// # Errors
+    /// [`Code::Unimplemented`] with [`Detail::FrontendCap`] for the first one
+    /// that is missing.
+    pub fn require_frontend_caps(&self, supported: &[&str]) -> Result<()> {
+        let wanted = self.options().get("frontend.caps").unwrap_or_default();
+        for cap in wanted.split(',').filter(|cap| !cap.is_empty()) {
+            // What follows a plus says how the capability is used.
+            let name = cap.split('+').next().unwrap_or(cap);
+            if !name.strip_prefix("moby.buildkit.frontend.").is_some_and(|short| supported.contains(&short)) {
+                return Err(Error::with_code(
+                    Code::Unimplemented,
+                    format!("unsupported frontend capability {name}"),
+                )
+                .with_detail(Detail::FrontendCap(name.into())));
+            }
+        }
+        Ok(())
+    }
+
     /// Shows a warning to the user; nothing happens where the daemon does not
     /// know warnings.
     pub async fn warn(&self, warning: Warning) -> Result<()> {
@@ -291,6 +343,20 @@ impl Gateway {
     pub async fn container(&self, request: NewContainer) -> Result<Container> {
         Container::create(&self.bridge, request).await
     }
+}
+
+/// An image to build on; [`Gateway::base_image`] gives it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct BaseImage {
+    /// Its files, with environment, directory and platform of its config.
+    pub state: State,
+    /// Its config, to be changed for the new image.
+    pub config: ImageConfig,
+    /// Its reference, pinned to a digest where there is one.
+    pub reference: String,
+    /// The digest of its manifest or index; empty for the empty image.
+    pub digest: String,
 }
 
 /// A warning for the user.

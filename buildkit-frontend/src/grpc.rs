@@ -3,18 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use buildkit_llb::caps::{ServerCap, ServerCaps};
 use buildkit_proto::caps::ApiCap;
+use buildkit_proto::gateway::exec_message::Input;
 use buildkit_proto::gateway::llb_bridge_client::LlbBridgeClient;
 use buildkit_proto::{fsutil, gateway, pb};
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _};
 use prost::Message as _;
+use tonic::Streaming;
 use tonic::body::Body;
 use tonic::client::GrpcService;
 use tonic::codegen::{Body as HttpBody, StdError};
@@ -30,6 +33,14 @@ const MAX_MESSAGE: usize = 16 << 20;
 
 /// The metadata that routes calls to a build on a daemon's own listener.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
+
+/// How long a process may take to start before the daemon is asked what is wrong. That ends a process
+/// which is merely slow.
+const STARTS: Duration = Duration::from_secs(120);
+
+/// The same for one that needs secrets: that they are missing is what usually keeps a process from
+/// starting.
+const STARTS_WITH_SECRETS: Duration = Duration::from_secs(10);
 
 /// What the schemes of images are called in sources.
 const IMAGE: &str = "docker-image://";
@@ -336,10 +347,63 @@ impl<T: Transport> Bridge for GrpcBridge<T> {
 
     async fn exec(
         &self,
-        input: BoxStream<'static, gateway::ExecMessage>,
+        mut input: BoxStream<'static, gateway::ExecMessage>,
     ) -> Result<BoxStream<'static, Result<gateway::ExecMessage>>> {
-        let output = self.client.clone().exec_process(self.request(Outgoing(input))).await?.into_inner();
-        Ok(output.map(|message| message.map_err(Error::from)).boxed())
+        let first = input.next().await;
+        let patience = first.as_ref().map_or(STARTS, patience);
+        let (input, end_of_input) = stream::abortable(stream::iter(first).chain(input));
+        let mut client = self.client.clone();
+        let mut call = pin!(client.exec_process(self.request(Outgoing(input.boxed()))));
+        // The daemon answers with the first message of the process, and tells why there is none only
+        // once nothing more can come from here.
+        let answer = match tokio::time::timeout(patience, &mut call).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                end_of_input.abort();
+                call.await
+            }
+        };
+        Ok(Answers(Some(answer?.into_inner())).boxed())
+    }
+}
+
+/// The messages of a process that arrive. Dropped before their end, they are still received for a
+/// moment: to hang up at once would overtake the message that kills the process.
+struct Answers(Option<Streaming<gateway::ExecMessage>>);
+
+/// How long that moment is.
+const HANGING_UP: Duration = Duration::from_secs(5);
+
+impl Stream for Answers {
+    type Item = Result<gateway::ExecMessage>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(stream) = &mut self.0 else { return Poll::Ready(None) };
+        let message = ready!(stream.poll_next_unpin(cx));
+        if !matches!(message, Some(Ok(_))) {
+            self.0 = None;
+        }
+        Poll::Ready(message.map(|message| message.map_err(Error::from)))
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        // Outside a runtime the build is over, and the process with it.
+        if let (Some(stream), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            let rest = stream.take_while(|message| std::future::ready(message.is_ok()));
+            drop(runtime.spawn(tokio::time::timeout(HANGING_UP, rest.for_each(|_| std::future::ready(())))));
+        }
+    }
+}
+
+/// How long a process may take to start.
+fn patience(first: &gateway::ExecMessage) -> Duration {
+    match &first.input {
+        Some(Input::Init(init)) if init.secretenv.iter().any(|secret| !secret.optional) => {
+            STARTS_WITH_SECRETS
+        }
+        _ => STARTS,
     }
 }
 

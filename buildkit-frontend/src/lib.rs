@@ -36,10 +36,10 @@ pub use bridge::{Bridge, Environment, Tree, Worker};
 pub use caps::Caps;
 pub use container::{Container, ContainerMount, NewContainer};
 #[cfg(feature = "contexts")]
-pub use context::{Contexts, DefinitionFile};
+pub use context::{Contexts, DefinitionFile, NamedContext};
 pub use detail::{Detail, SolveFailure, SourceDetail};
 pub use error::{Code, Error, Result};
-pub use gateway::{Gateway, Warning};
+pub use gateway::{BaseImage, Gateway, Warning};
 #[cfg(feature = "grpc")]
 pub use grpc::{GrpcBridge, Transport};
 pub use image_config::{ContainerConfig, ImageConfig};

@@ -11,6 +11,7 @@ use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
 use crate::error::{Code, Error, Result};
+use crate::resolve::ResolveMode;
 
 /// The options of a frontend: texts by name, as `--opt` of buildctl gives
 /// them.
@@ -81,6 +82,22 @@ impl Options {
                 Ok(platform.normalized())
             })
             .collect()
+    }
+
+    /// Where images are looked for, from option `image-resolve-mode`:
+    /// `default`, `pull` or `local`.
+    pub fn resolve_mode(&self) -> Result<ResolveMode> {
+        match self.get("image-resolve-mode") {
+            None | Some("" | "default") => Ok(ResolveMode::Default),
+            Some("pull") => Ok(ResolveMode::ForcePull),
+            Some("local") => Ok(ResolveMode::PreferLocal),
+            Some(text) => Err(invalid("image-resolve-mode", text, &"it is default, pull or local")),
+        }
+    }
+
+    /// Labels for the image by name (options `label:NAME`).
+    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.prefixed("label:")
     }
 
     /// Reads all options into a type of the frontend: its fields are names of

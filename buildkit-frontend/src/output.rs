@@ -126,6 +126,34 @@ impl BuildResult {
         Self { refs: Refs::Many(refs), ..Self::default() }.with_platforms(&platforms)
     }
 
+    /// Joins results for single platforms into one for all of them: their
+    /// metadata and statements become those of the platform.
+    ///
+    /// # Errors
+    /// When one of them has a tree for each of many platforms.
+    pub fn join(results: impl IntoIterator<Item = (Platform, Self)>) -> Result<Self> {
+        let (mut trees, mut metadata, mut attestations) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        for (platform, result) in results {
+            let tree = result.single()?.cloned();
+            let id = platform_id(&platform);
+            for (key, value) in result.metadata {
+                // The list of platforms is made anew.
+                if key != PLATFORMS {
+                    metadata.insert(format!("{key}/{id}"), value);
+                }
+            }
+            let statements: Vec<_> = result.attestations.into_values().flatten().collect();
+            if !statements.is_empty() {
+                attestations.insert(id, statements);
+            }
+            trees.push((platform, tree));
+        }
+        let mut joined = Self::for_platforms(trees);
+        joined.metadata.append(&mut metadata);
+        joined.attestations = attestations;
+        Ok(joined)
+    }
+
     /// Says which platforms the trees are for, without changing the trees.
     /// A result of one tree says so too when its platform is not that of its
     /// config or of the daemon.
@@ -395,5 +423,28 @@ impl From<PlatformJson> for Platform {
         platform.os_version = json.os_version.into();
         platform.os_features = json.os_features;
         platform
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_platforms_are_joined() {
+        let one = |text: &str| BuildResult::default().with_config(text.to_owned());
+        let mut first = one("{}").with_platforms(&[Platform::LINUX_AMD64]);
+        first.attest(&Platform::LINUX_AMD64, Attestation::default());
+        let joined =
+            BuildResult::join([(Platform::LINUX_AMD64, first), (Platform::LINUX_ARM_V7, one("[]"))]).unwrap();
+        assert!(joined.is_multi_platform());
+        let keys: Vec<_> = joined.metadata.keys().map(String::as_str).collect();
+        assert_eq!(
+            keys,
+            ["containerimage.config/linux/amd64", "containerimage.config/linux/arm/v7", "refs.platforms"]
+        );
+        assert_eq!(joined.platforms().unwrap().len(), 2);
+        assert_eq!(joined.attestations.keys().collect::<Vec<_>>(), ["linux/amd64"]);
+        assert!(BuildResult::join([(Platform::LINUX_AMD64, joined)]).is_err(), "it has many trees");
     }
 }

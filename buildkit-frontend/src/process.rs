@@ -130,7 +130,8 @@ pub enum Event {
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
-    /// Its exit code; 0 is success.
+    /// Its exit code; 0 is success. That of a process which a signal ended
+    /// depends on the daemon: 128 and the signal's number, or `u32::MAX`.
     pub code: u32,
 }
 
@@ -330,7 +331,10 @@ impl Running {
         let _ = self.input.clone().try_send(message);
     }
 
-    /// Sends a signal, such as `TERM` or `KILL`, without the `SIG`.
+    /// Sends a signal, such as `TERM` or `KILL`, with or without `SIG`.
+    ///
+    /// # Errors
+    /// When the process has ended, or the daemon knows no signals.
     pub async fn signal(&mut self, name: &str) -> Result<()> {
         if let Err(error) = &self.signals {
             return Err(Error::with_code(error.code(), error.message()));
@@ -348,8 +352,24 @@ impl Running {
     }
 
     async fn send(&mut self, input: Input) -> Result<()> {
+        if self.exit.is_some() {
+            return Err(ended());
+        }
         let message = gateway::ExecMessage { process_id: self.id.clone(), input: Some(input) };
         self.input.send(message).await.map_err(|_| ended())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The end of its messages does not end it. Where there are no signals, its container does.
+        if self.exit.is_none() && !self.done && self.signals.is_ok() {
+            self.close_stdin();
+            let kill = Input::Signal(gateway::SignalMessage { name: "KILL".into() });
+            let message = gateway::ExecMessage { process_id: self.id.clone(), input: Some(kill) };
+            // A new clone of a sender always has room for a message.
+            let _ = self.input.clone().try_send(message);
+        }
     }
 }
 

@@ -145,7 +145,11 @@ impl Gateway {
     /// # Errors
     /// [`Code::Unimplemented`] when it does not know the subrequest or any.
     pub async fn ask(&self, frontend: Solve, name: &str) -> Result<BuildResult> {
-        self.solve(frontend.option(REQUEST_ID, name).option("frontend.caps", CAPABILITY)).await
+        let question = frontend.option(REQUEST_ID, name).option("frontend.caps", CAPABILITY);
+        self.solve(question).await.map_err(|error| {
+            let unknown = |detail| matches!(detail, &Detail::Subrequest(_) | &Detail::FrontendCap(_));
+            if error.details().any(unknown) { error.or_code(Code::Unimplemented) } else { error }
+        })
     }
 }
 

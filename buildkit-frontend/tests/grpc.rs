@@ -266,7 +266,7 @@ async fn contexts_honour_the_options_every_client_sends() {
     assert_eq!(source.attrs["local.followpaths"], r#"["src"]"#);
     assert_eq!(source.attrs["local.session"], "session");
     assert!(contexts.named("extra").await.unwrap().is_some());
-    assert!(contexts.named("base").await.unwrap().unwrap().is_scratch());
+    assert!(contexts.named("base").await.unwrap().unwrap().state.is_scratch());
     assert!(contexts.named("none").await.unwrap().is_none());
     let error = contexts.named("odd").await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);

@@ -17,10 +17,8 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use buildkit_frontend::subrequest::{self, Description};
-use buildkit_frontend::{
-    BuildResult, Contexts, DefinitionFile, Error, Gateway, ImageConfig, ResolveImage, Result,
-};
-use buildkit_llb::sh;
+use buildkit_frontend::{BuildResult, Contexts, DefinitionFile, Gateway, ImageConfig, Result};
+use buildkit_llb::{State, sh};
 use serde::{Deserialize, Serialize};
 
 /// The name of the file when nobody says another.
@@ -60,6 +58,7 @@ struct Packages {
 
 /// Builds the image, or answers a subrequest.
 pub(crate) async fn build(gateway: Gateway) -> Result<BuildResult> {
+    gateway.require_frontend_caps(&["inputs", "subrequests", "contexts"])?;
     let contexts = Contexts::open(&gateway).await?;
     match gateway.subrequest() {
         None => {}
@@ -84,44 +83,41 @@ pub(crate) async fn build(gateway: Gateway) -> Result<BuildResult> {
         gateway.warn(file.warning(&line, "There are no packages: the image is its base")).await?;
     }
 
-    let platform = gateway.default_platform();
-    let base = gateway.image(&image.base).await.map_err(|error| {
-        let line = line_of(&file, "base");
-        file.error(line, format!("cannot use {} as base: {}", image.base, error.report()))
-    })?;
-    let mut state = base;
-    if !image.packages.is_empty() {
-        let install = format!("{} {}", image.install, image.packages.join(" "));
-        state = state.run(sh(install)).name(format!("install {}", image.packages.join(", "))).root();
-    }
-    if !image.files.is_empty() {
-        let context = contexts.main_paths(image.files.keys()).await?;
-        for (from, to) in &image.files {
-            state = state.copy(&context, format!("/{from}"), to);
+    let context =
+        if image.files.is_empty() { None } else { Some(contexts.main_paths(image.files.keys()).await?) };
+    gateway
+        .for_each_platform(async |platform| {
+            let base = gateway.base_image(&image.base, &platform).await.map_err(|error| {
+                let line = line_of(&file, "base");
+                file.error(line, format!("cannot use {} as base: {}", image.base, error.report()))
+            })?;
+            let result = gateway.solve_state(&image.on(base.state, context.as_ref())).await?;
+            Ok(result.with_config(image.config(base.config).to_json()))
+        })
+        .await
+}
+
+impl Image {
+    /// The image's files: packages first, as they change least.
+    fn on(&self, base: State, context: Option<&State>) -> State {
+        let mut state = base;
+        if !self.packages.is_empty() {
+            let install = format!("{} {}", self.install, self.packages.join(" "));
+            state = state.run(sh(install)).name(format!("install {}", self.packages.join(", "))).root();
+        }
+        match context {
+            Some(context) => {
+                self.files.iter().fold(state, |state, (from, to)| state.copy(context, format!("/{from}"), to))
+            }
+            None => state,
         }
     }
 
-    let result = gateway.solve_state(&state).await?;
-    let config = config(&gateway, &image).await?;
-    Ok(result.with_config(config.to_json()).with_platforms(&[platform]))
-}
-
-/// The base's config with the command and variables of the file.
-async fn config(gateway: &Gateway, image: &Image) -> Result<ImageConfig> {
-    let platform = gateway.default_platform();
-    let base = buildkit_llb::reference::Reference::parse_normalized(&image.base)
-        .map_err(|error| Error::context(format!("{:?} is not the name of an image", image.base), error))?
-        .with_default_tag();
-    let base = gateway.resolve_image(ResolveImage::new(base.to_string()).platform(&platform)).await?;
-    let mut config = if base.config.is_empty() {
-        ImageConfig::new(&platform)
-    } else {
-        ImageConfig::from_json(&base.config)?
-    };
-    for (name, value) in &image.env {
-        config = config.env(name, value);
+    /// The base's config with the command and variables of the file.
+    fn config(&self, base: ImageConfig) -> ImageConfig {
+        let config = self.env.iter().fold(base, |config, (name, value)| config.env(name, value));
+        config.cmd(self.command.iter().cloned())
     }
-    Ok(config.cmd(image.command.iter().cloned()))
 }
 
 fn parse(file: &DefinitionFile) -> Result<Image> {

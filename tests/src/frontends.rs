@@ -1,13 +1,17 @@
 //! What tests of frontends need: their images, a gateway of the real BuildKit, and who still runs.
 
+#[path = "../../examples/frontend-image/image.rs"]
+mod frontend_image;
+
 use std::path::Path;
-use std::process::Command;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use buildkit_client::{Client, Error};
 use buildkit_frontend::{BuildResult, Gateway};
+use buildkit_llb::Platform;
 
+use self::frontend_image::{CAPS, FrontendImage};
 use crate::daemon::Daemon;
 
 /// The frontends that are made into images.
@@ -18,21 +22,48 @@ const NAMES: [&str; 5] = ["dockerfile", "include", "package", "ping", "unruly"];
 ///
 /// # Panics
 /// When they cannot be made.
-pub fn image(daemon: &Daemon, name: &str) -> String {
-    static MADE: OnceLock<()> = OnceLock::new();
+pub async fn image(daemon: &Daemon, name: &str) -> String {
+    static MADE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
     let prefix = format!("{}/frontends", daemon.registries.mirror.address);
-    MADE.get_or_init(|| {
-        let started = Instant::now();
-        let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()))
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
-            .args(["run", "--quiet", "--package", "xtask", "--", "frontend-image"])
-            .args(NAMES)
-            .args(["--prefix", &prefix, "--addr", &daemon.endpoint])
-            .status();
-        assert!(status.is_ok_and(|status| status.success()), "the frontend images could not be made");
-        println!("the frontend images took {} s", started.elapsed().as_secs());
-    });
+    MADE.get_or_init(|| make(daemon, &prefix)).await;
     format!("{prefix}/{name}-frontend:latest")
+}
+
+/// Makes the images: the programs as `cargo xtask frontend-image` builds them, pushed from here.
+async fn make(daemon: &Daemon, prefix: &str) {
+    let started = Instant::now();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
+    let output = tokio::process::Command::new(cargo)
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .args(["run", "--quiet", "--package", "xtask", "--", "frontend-image", "--no-push"])
+        .args(NAMES)
+        .output()
+        .await;
+    let output = match output {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Ok(output) => panic!("no frontends: {}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => panic!("no frontends: {error}"),
+    };
+    println!("{output}the frontends took {} s to build", started.elapsed().as_secs());
+    let client = client(daemon).await;
+    for name in NAMES {
+        // A line says the name, the size and the path.
+        let line = output.lines().find(|line| line.starts_with(&format!("{name}: ")));
+        let program = line.and_then(|line| line.rsplit(", ").next()).unwrap_or_default();
+        let image = FrontendImage {
+            program: program.into(),
+            platform: Platform::host(),
+            caps: CAPS.into(),
+            network: false,
+        };
+        let solve = match image.push(&client, &format!("{prefix}/{name}-frontend:latest")) {
+            Ok(solve) => solve,
+            Err(error) => panic!("{name}: {error}"),
+        };
+        if let Err(error) = solve.await {
+            panic!("{name}: {}", error.report());
+        }
+    }
 }
 
 /// A client of the daemon.

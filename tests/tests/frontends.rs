@@ -1,172 +1,237 @@
-//! Frontends on the real BuildKit: in this process, and as images.
+//! Frontends as images on the real BuildKit, against the same functions in this process.
 
-#![allow(clippy::unwrap_used, clippy::items_after_statements)] // a failed step is a failed test
+#![allow(clippy::unwrap_used)] // a failed step is a failed test
 #![allow(missing_docs)]
 
 #[path = "../../examples/package-frontend/frontend.rs"]
 mod package;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
 
 use buildkit_client::export::Export;
 use buildkit_client::request::Frontend;
-use buildkit_client::{Client, Error};
-use buildkit_frontend::{
-    BuildResult, ContainerMount, Event, Gateway, NewContainer, Process, Simulated, Solve,
-};
-use buildkit_llb::{Definition, sh};
-use buildkit_tests::daemon::{Daemon, Generation};
+use buildkit_client::{Client, Error, Solve};
+use buildkit_frontend::{BuildResult, Code, Gateway, Simulated, Solve as Nested, subrequest};
+use buildkit_llb::Definition;
+use buildkit_tests::daemon::{Daemon, Generation, Registry};
+use buildkit_tests::frontends::{client, image, mark, nothing_runs, runs};
+use bytes::Bytes;
 
-/// The frontend images, made once for all tests of this file: the prefix of their names.
-fn images(daemon: &Daemon) -> &'static str {
-    static PREFIX: OnceLock<String> = OnceLock::new();
-    PREFIX.get_or_init(|| {
-        let prefix = format!("{}/frontends", daemon.registries.mirror.address);
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let status = Command::new(env!("CARGO"))
-            .current_dir(root)
-            .args(["run", "--quiet", "--package", "xtask", "--", "frontend-image"])
-            .args(["--prefix", &prefix, "--addr", &daemon.endpoint])
-            .status()
-            .unwrap();
-        assert!(status.success(), "the frontend images could not be made");
-        prefix
-    })
+const ALPINE: &str = "docker.io/library/alpine:latest";
+
+/// Builds and pushes an image with a fixed time; returns its digest.
+async fn push(solve: Solve, name: &str) -> String {
+    let export = Export::image(name).push().rewrite_timestamp().source_date_epoch(1_700_000_000);
+    let solved = solve.export(export).await.unwrap_or_else(|error| panic!("{}", error.report()));
+    solved.digest().to_owned()
 }
 
-async fn client(daemon: &Daemon) -> Client {
-    Client::connect(&daemon.endpoint).await.unwrap()
+/// The config of an image for one platform.
+async fn config(registry: &Registry, name: &str) -> serde_json::Value {
+    let (repository, tag) =
+        name.strip_prefix(&format!("{}/", registry.address)).unwrap().rsplit_once(':').unwrap();
+    let (_, manifest) = registry.manifest(repository, tag).await.unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let digest = manifest["config"]["digest"].as_str().unwrap();
+    serde_json::from_slice(&registry.blob(repository, digest).await.unwrap()).unwrap()
+}
+
+/// A build with a directory as context and as the place of the file.
+fn with_files(solve: Solve, dir: &tempfile::TempDir) -> Solve {
+    solve.local("context", dir.path()).local("dockerfile", dir.path())
+}
+
+/// What a frontend has built: the vertices of its graph, and what it says of them.
+#[derive(Debug, PartialEq)]
+struct Built {
+    vertices: BTreeSet<String>,
+    metadata: BTreeMap<String, Bytes>,
+}
+
+impl Built {
+    fn of(result: &BuildResult) -> buildkit_frontend::Result<Self> {
+        let definition = result.reference()?.definition()?.unwrap();
+        Ok(Self { vertices: vertices(&definition), metadata: result.metadata.clone() })
+    }
+}
+
+fn vertices(definition: &Definition) -> BTreeSet<String> {
+    definition.ops().map(|op| op.digest().to_string()).collect()
 }
 
 const PACKAGES: &str = "base = \"alpine\"\npackages = [\"curl\"]\ninstall = \"echo install > /installed;: \"\n\
                         command = [\"date\"]\n[env]\nLANG = \"C\"\n[files]\n\"a.txt\" = \"/a\"\n";
 
-fn context() -> tempfile::TempDir {
+fn packages(text: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("Packages.toml"), PACKAGES).unwrap();
+    std::fs::write(dir.path().join("Packages.toml"), text).unwrap();
     std::fs::write(dir.path().join("a.txt"), "a").unwrap();
     dir
 }
 
-/// The digest of an image made with a fixed time.
-async fn image_digest(solve: buildkit_client::Solve, name: &str) -> String {
-    let export = Export::image(name).push().rewrite_timestamp().source_date_epoch(1_700_000_000);
-    solve.export(export).await.unwrap_or_else(|error| panic!("{}", error.report())).digest().to_owned()
-}
-
 #[tokio::test]
-#[ignore = "not proven steady on the provisioned daemon; run with --ignored"]
 async fn the_package_frontend_gives_the_same_in_process_as_image_and_simulated() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
-    let prefix = images(&daemon);
-    let dir = context();
+    let frontend = image(&daemon, "package").await;
+    let dir = packages(PACKAGES);
     let client = client(&daemon).await;
-    let name = format!("{}/frontends-test/package", daemon.registries.mirror.address);
+    let mirror = &daemon.registries.mirror;
+    let name = mirror.repository("frontends-package");
 
-    // In this process; what it solves is kept for the simulation.
-    let graphs: Arc<Mutex<Vec<Gateway>>> = Arc::default();
-    let seen = Arc::clone(&graphs);
+    // In this process. What it builds, and what it builds on, is kept for the simulation.
+    let kept = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&kept);
     let build = move |gateway: Gateway| {
-        seen.lock().unwrap().push(gateway.clone());
-        package::build(gateway)
+        let keep = Arc::clone(&keep);
+        async move {
+            let result = package::build(gateway.clone()).await?;
+            let base = gateway.resolve_image(ALPINE).await?;
+            *keep.lock().unwrap() = Some((Built::of(&result)?, base, gateway.session_id().to_owned()));
+            Ok::<_, buildkit_frontend::Error>(result)
+        }
     };
-    let with_files =
-        |solve: buildkit_client::Solve| solve.local("context", dir.path()).local("dockerfile", dir.path());
-    let in_process =
-        image_digest(with_files(client.build(build)).opt("filename", "Packages.toml"), &format!("{name}:p"))
-            .await;
-
-    let frontend =
-        Frontend::image(format!("{prefix}/package-frontend:latest")).opt("filename", "Packages.toml");
-    let as_image = image_digest(with_files(client.solve(frontend)), &format!("{name}:i")).await;
+    let in_process = push(with_files(client.build(build), &dir), &format!("{name}:p")).await;
+    let as_image =
+        push(with_files(client.solve(Frontend::image(frontend)), &dir), &format!("{name}:i")).await;
     assert_eq!(in_process, as_image);
+    let config = config(mirror, &format!("{name}:i")).await;
+    assert_eq!(config["config"]["Cmd"], serde_json::json!(["date"]));
 
-    // The simulation solves the same graph, once it knows the base image.
-    let resolved = Arc::new(Mutex::new(None));
-    let keep = Arc::clone(&resolved);
-    client
-        .build(move |gateway: Gateway| {
-            let keep = Arc::clone(&keep);
-            async move {
-                let base = buildkit_frontend::ResolveImage::new("docker.io/library/alpine:latest");
-                let base = gateway.resolve_image(base.platform(&gateway.default_platform())).await?;
-                let tree = package_graph(&gateway).await?;
-                *keep.lock().unwrap() = Some((base, gateway.session_id().to_owned(), tree));
-                Ok::<_, buildkit_frontend::Error>(BuildResult::default())
-            }
-        })
-        .local("context", dir.path())
-        .local("dockerfile", dir.path())
-        .await
-        .unwrap_or_else(|error| panic!("{}", error.report()));
-    let (base, session, real) = resolved.lock().unwrap().take().unwrap();
+    let (real, base, session) = kept.lock().unwrap().take().unwrap();
     let simulated = Simulated::new()
         .configure(|environment| environment.session_id = session)
-        .image("docker.io/library/alpine:latest", base.digest, base.config)
+        .image(ALPINE, base.digest, base.config)
         .file("dockerfile", "Packages.toml", PACKAGES);
-    simulated.run(package::build).await.unwrap();
-    let graph = simulated.solves().pop().unwrap().definition.unwrap();
-    assert_eq!(digests(&Definition::from_pb(graph).unwrap()), real);
-}
-
-/// The vertices of what the package frontend builds on this gateway.
-async fn package_graph(gateway: &Gateway) -> buildkit_frontend::Result<BTreeSet<String>> {
-    let result = package::build(gateway.clone()).await?;
-    let definition = result.reference()?.definition()?.unwrap();
-    Ok(digests(&definition))
-}
-
-fn digests(definition: &Definition) -> BTreeSet<String> {
-    definition.ops().map(|op| op.digest().to_string()).collect()
+    let result = simulated.run(package::build).await.unwrap();
+    assert_eq!(Built::of(&result).unwrap(), real);
 }
 
 #[tokio::test]
-#[ignore = "not proven steady on the provisioned daemon; run with --ignored"]
+async fn a_frontend_for_many_platforms_gives_the_same_index_in_process_and_as_image() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let frontend = image(&daemon, "package").await;
+    let dir = packages("base = \"alpine\"\ncommand = [\"date\"]\n[files]\n\"a.txt\" = \"/a\"\n");
+    let client = client(&daemon).await;
+    let name = daemon.registries.mirror.repository("frontends-platforms");
+    let mut digests = Vec::new();
+    for (tag, solve) in [("p", client.build(package::build)), ("i", client.solve(Frontend::image(frontend)))]
+    {
+        let solve = with_files(solve, &dir).opt("platform", "linux/amd64,linux/arm64");
+        digests.push(push(solve, &format!("{name}:{tag}")).await);
+    }
+    assert_eq!(digests[0], digests[1]);
+    let repository = name.split_once('/').unwrap().1;
+    let (_, index) = daemon.registries.mirror.manifest(repository, "i").await.unwrap();
+    let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 2, "{index}");
+}
+
+/// A Dockerfile with much of what one can have, without its first line.
+const DOCKERFILE: &str = r#"
+ARG BASE=alpine
+FROM ${BASE} AS base
+ARG V=1
+ENV A=$V B="b ${A:-none}"
+RUN echo $A > /x
+RUN <<EOF
+mkdir -p /made
+echo "$B" > /made/here
+EOF
+
+FROM base AS tool
+COPY --chmod=0755 <<"EOF" /tool
+#!/bin/sh
+echo $PATH
+EOF
+RUN --mount=type=cache,target=/cache --mount=type=bind,source=sub,target=/in cat /in/b.txt > /b
+
+FROM base
+COPY --from=tool /tool /b /usr/local/bin/
+COPY a.txt sub/*.txt /files/
+ADD --chown=1:2 a.txt /owned
+WORKDIR /w
+USER nobody
+EXPOSE 80/tcp
+VOLUME /data
+LABEL l=1 "m n"='o p'
+HEALTHCHECK --interval=5s CMD true
+STOPSIGNAL SIGINT
+ENTRYPOINT ["/usr/local/bin/tool"]
+CMD ["date"]
+"#;
+
+#[tokio::test]
 async fn a_syntax_line_runs_our_dockerfile_frontend_with_the_result_of_the_client_side() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
-    let prefix = images(&daemon);
+    let syntax = format!("# syntax={}", image(&daemon, "dockerfile").await);
     let client = client(&daemon).await;
-    let name = format!("{}/frontends-test/dockerfile", daemon.registries.mirror.address);
-    let text = "FROM alpine AS base\nARG V=1\nENV A=$V\nRUN echo $A > /x\nFROM base\n\
-                COPY a.txt /\nWORKDIR /w\nLABEL l=1\nCMD [\"date\"]\n";
+    let mirror = &daemon.registries.mirror;
+    let name = mirror.repository("frontends-dockerfile");
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a.txt"), "a").unwrap();
-    let write =
-        |first: &str| std::fs::write(dir.path().join("Dockerfile"), format!("{first}\n{text}")).unwrap();
+    std::fs::create_dir(dir.path().join("sub")).unwrap();
+    std::fs::write(dir.path().join("sub/b.txt"), "b").unwrap();
+    std::fs::write(dir.path().join(".dockerignore"), "Dockerfile\n").unwrap();
+    let write = |first: &str, text: &str| {
+        std::fs::write(dir.path().join("Dockerfile"), format!("{first}{text}")).unwrap();
+    };
+    let by_syntax = || with_files(client.solve(Frontend::new("dockerfile.v0")), &dir).opt("build-arg:V", "2");
+    let here = || with_files(client.build(buildkit_dockerfile::build), &dir).opt("build-arg:V", "2");
 
-    write(&format!("# syntax={prefix}/dockerfile-frontend:latest"));
-    let by_syntax = client.solve(Frontend::new("dockerfile.v0"));
-    let by_syntax = by_syntax.local("context", dir.path()).local("dockerfile", dir.path());
-    let by_syntax = image_digest(by_syntax, &format!("{name}:s")).await;
+    write(&syntax, DOCKERFILE);
+    let image = push(by_syntax(), &format!("{name}:s")).await;
+    write("# a comment", DOCKERFILE);
+    let function = push(here(), &format!("{name}:c")).await;
+    assert_eq!(image, function);
+    let built = config(mirror, &format!("{name}:s")).await;
+    assert_eq!(built, config(mirror, &format!("{name}:c")).await);
+    assert_eq!(built["config"]["Entrypoint"], serde_json::json!(["/usr/local/bin/tool"]));
+    let env = built["config"]["Env"].as_array().unwrap();
+    assert!(env.contains(&serde_json::json!("B=b none")), "{env:?}");
 
-    write("# a comment");
-    let here = client.build(buildkit_dockerfile::build);
-    let here = here.local("context", dir.path()).local("dockerfile", dir.path());
-    let here = image_digest(here, &format!("{name}:c")).await;
-    assert_eq!(by_syntax, here);
+    // And for many platforms.
+    let text = "\nFROM alpine\nARG TARGETARCH\nCOPY a.txt /$TARGETARCH/\nENV ARCH=$TARGETARCH\n";
+    let many = |solve: Solve| solve.opt("platform", "linux/amd64,linux/arm64");
+    write(&syntax, text);
+    let image = push(many(by_syntax()), &format!("{name}:ms")).await;
+    write("# a comment", text);
+    assert_eq!(image, push(many(here()), &format!("{name}:mc")).await);
 }
 
 #[tokio::test]
-#[ignore = "not proven steady on the provisioned daemon; run with --ignored"]
+async fn our_dockerfile_frontend_answers_questions_as_an_image() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let frontend = image(&daemon, "dockerfile").await;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("Dockerfile"), "FROM scratch AS one\nFROM scratch AS two\n").unwrap();
+    let build = move |gateway: Gateway| {
+        let ask = Nested::frontend_image(&frontend);
+        async move {
+            let targets = gateway.ask(ask.clone(), subrequest::TARGETS).await?;
+            let text = subrequest::text(&targets).unwrap();
+            assert!(text.contains("one") && text.contains("two (default)"), "{text}");
+            let error = gateway.ask(ask, "frontend.no-such").await.unwrap_err();
+            assert_eq!(error.code(), Code::Unimplemented);
+            assert!(error.report().contains("frontend.no-such"), "{}", error.report());
+            Ok::<_, buildkit_frontend::Error>(BuildResult::default())
+        }
+    };
+    let solve = with_files(client(&daemon).await.build(build), &dir);
+    solve.await.unwrap_or_else(|error| panic!("{}", error.report()));
+}
+
+#[tokio::test]
 async fn the_include_frontend_hands_over_to_the_dockerfile_frontend() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
-    let prefix = images(&daemon);
     let dir = tempfile::tempdir().unwrap();
-    let syntax = format!("# syntax={prefix}/include-frontend:latest\n");
+    let syntax = format!("# syntax={}\n", image(&daemon, "include").await);
     std::fs::write(dir.path().join("Dockerfile"), syntax + "FROM alpine\nINCLUDE+ more.inc\n").unwrap();
     std::fs::write(dir.path().join("more.inc"), "RUN echo included > /included\n").unwrap();
     let out = tempfile::tempdir().unwrap();
     let archive = out.path().join("out.tar");
-    client(&daemon)
-        .await
-        .solve(Frontend::new("dockerfile.v0"))
-        .local("context", dir.path())
-        .local("dockerfile", dir.path())
+    with_files(client(&daemon).await.solve(Frontend::new("dockerfile.v0")), &dir)
         .export(Export::tar(&archive))
         .await
         .unwrap_or_else(|error| panic!("{}", error.report()));
@@ -181,213 +246,60 @@ async fn the_include_frontend_hands_over_to_the_dockerfile_frontend() {
     assert_eq!(included, "included\n");
 }
 
-/// Runs a function against the daemon, and hands out what it returns.
-async fn with_gateway<T, F, Fut>(daemon: &Daemon, function: F) -> Result<T, Error>
-where
-    T: Send + 'static,
-    F: Fn(Gateway) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = buildkit_frontend::Result<T>> + Send + 'static,
-{
-    let slot = Arc::new(Mutex::new(None));
-    let (keep, function) = (Arc::clone(&slot), Arc::new(function));
-    let build = move |gateway: Gateway| {
-        let (keep, function) = (Arc::clone(&keep), Arc::clone(&function));
-        async move {
-            let value = function(gateway).await?;
-            *keep.lock().unwrap() = Some(value);
-            Ok::<_, buildkit_frontend::Error>(BuildResult::default())
-        }
-    };
-    client(daemon).await.build(build).await?;
-    let value = slot.lock().unwrap().take();
-    Ok(value.unwrap())
-}
-
 #[tokio::test]
-#[ignore = "not proven steady on the provisioned daemon; run with --ignored"]
-async fn containers_run_stream_take_input_and_are_killed() {
-    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
-    let test = async move |gateway: Gateway| {
-        let base = gateway.solve_state(&gateway.image("alpine").await?).await?;
-        // A container for each process: the first one of a container is its init, and a daemon in a
-        // chroot, as the one for tests is, starts the others outside the container's root.
-        let container = async || {
-            let mount = ContainerMount::scratch("/scratch");
-            gateway.container(NewContainer::new(base.reference()?).mount(mount)).await
-        };
-
-        let script = "echo out; echo err >&2; echo $A > /scratch/a; cat /scratch/a; pwd; exit 7";
-        let process = Process::new(["sh", "-c", script]).env("A", "b").dir("/tmp");
-        let output = container().await?.run(process).await?;
-        assert_eq!(
-            (output.exit.code, &output.stdout[..], &output.stderr[..]),
-            (7, &b"out\nb\n/tmp\n"[..], &b"err\n"[..])
-        );
-
-        let for_cat = container().await?;
-        let mut cat = for_cat.start(Process::new(["cat"]).stdin()).await?;
-        let mut stdin = cat.stdin().expect("a connected input");
-        stdin.write("one\n").await?;
-        assert_eq!(cat.next().await?, Some(Event::Stdout("one\n".into())), "output comes while it runs");
-        stdin.write("two\n").await?;
-        stdin.close().await?;
-        let rest = cat.output().await?;
-        assert_eq!((rest.exit.code, &rest.stdout[..]), (0, &b"two\n"[..]));
-
-        let for_tty = container().await?;
-        let script = "stty size; echo e >&2; sleep 1; stty size";
-        let mut tty = for_tty.start(Process::new(["sh", "-c", script]).tty()).await?;
-        tty.resize(33, 77).await?;
-        let shown = tty.output().await?;
-        let text = String::from_utf8_lossy(&shown.stdout);
-        assert!(shown.stderr.is_empty() && text.contains("33 77") && text.contains('e'), "{text:?}");
-
-        let started = Instant::now();
-        let for_sleep = container().await?;
-        let mut sleeper = for_sleep.start(Process::new(["sleep", "1000"])).await?;
-        sleeper.signal("KILL").await?;
-        assert!(!sleeper.wait().await?.success());
-        assert!(started.elapsed() < Duration::from_secs(20));
-        for_sleep.release().await?;
-
-        let for_nothing = container().await?;
-        let missing = match for_nothing.start(Process::new(["/no/such/program"])).await {
-            Ok(mut running) => running.wait().await.is_ok_and(buildkit_frontend::Exit::success),
-            Err(_) => false,
-        };
-        assert!(!missing);
-        Ok(())
-    };
-    let outcome = with_gateway(&daemon, test).await;
-    outcome.unwrap_or_else(|error| panic!("{}", error.report()));
-}
-
-#[tokio::test]
-#[ignore = "not proven steady on the provisioned daemon; run with --ignored"]
-async fn a_failed_step_can_be_looked_into() {
-    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
-    let test = async move |gateway: Gateway| {
-        let state = gateway.image("alpine").await?.run(sh("echo left > /left; exit 9")).root();
-        let graph = gateway.marshal(&state)?;
-        let error = gateway.solve(Solve::definition(&graph).evaluate()).await.unwrap_err();
-        assert_eq!(error.exit_code(), Some(9), "{}", error.report());
-        assert!(error.vertex().is_some());
-        let failure = error.solve_failure().expect("the state of the failed step");
-        let root = ContainerMount::failed("/", failure.mounts[0].clone());
-        let container = gateway.container(NewContainer::without_root().mount(root)).await?;
-        let output = container.run(Process::new(["cat", "/left"])).await?;
-        assert_eq!(output.stdout, "left\n");
-        Ok(())
-    };
-    let outcome = with_gateway(&daemon, test).await;
-    outcome.unwrap_or_else(|error| panic!("{}", error.report()));
-}
-
-#[tokio::test]
-#[ignore = "not proven steady on the provisioned daemon; run with --ignored"]
-async fn errors_and_panics_of_a_function_end_the_build_with_their_text() {
-    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
-    let error =
-        with_gateway(&daemon, async |_| Err::<(), _>(buildkit_frontend::Error::new("there is a reason")));
-    assert!(error.await.unwrap_err().report().contains("there is a reason"));
-    let panicked = with_gateway(&daemon, async |gateway: Gateway| {
-        assert!(gateway.options().contains("no such option"), "this is a panic");
-        Ok(())
-    });
-    let text = panicked.await.unwrap_err().report();
-    assert!(text.contains("panicked") && text.contains("this is a panic"), "{text}");
-}
-
-#[tokio::test]
-#[ignore = "not proven steady on the provisioned daemon; run with --ignored"]
-async fn a_cancelled_function_ends_with_its_build() {
-    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
-    struct Dropped(Arc<Mutex<bool>>);
-    impl Drop for Dropped {
-        fn drop(&mut self) {
-            *self.0.lock().unwrap() = true;
-        }
-    }
-    let (started, dropped) = (Arc::new(Mutex::new(false)), Arc::new(Mutex::new(false)));
-    let (starts, drops) = (Arc::clone(&started), Arc::clone(&dropped));
-    let build = client(&daemon).await.build(move |_gateway: Gateway| {
-        let (starts, guard) = (Arc::clone(&starts), Dropped(Arc::clone(&drops)));
-        async move {
-            *starts.lock().unwrap() = true;
-            let _guard = guard;
-            std::future::pending::<buildkit_frontend::Result<BuildResult>>().await
-        }
-    });
-    let build = build.start();
-    while !*started.lock().unwrap() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    build.cancel();
-    assert!(matches!(build.await, Err(Error::Canceled)));
-    assert!(*dropped.lock().unwrap());
-}
-
-#[tokio::test]
-#[ignore = "not proven steady on the provisioned daemon; run with --ignored"]
 async fn an_image_that_fails_says_where() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
-    let prefix = images(&daemon);
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("Packages.toml"), "base = \"alpine\"\ncommand = 3\n").unwrap();
-    let error = client(&daemon)
-        .await
-        .solve(Frontend::image(format!("{prefix}/package-frontend:latest")).opt("filename", "Packages.toml"))
-        .local("context", dir.path())
-        .local("dockerfile", dir.path())
-        .await
-        .unwrap_err();
-    let Error::Solve(error) = error else { panic!("{}", error.report()) };
+    let frontend = image(&daemon, "package").await;
+    let dir = packages("base = \"alpine\"\ncommand = 3\n");
+    let solve = with_files(client(&daemon).await.solve(Frontend::image(frontend)), &dir);
+    let Error::Solve(error) = solve.await.unwrap_err() else { panic!("no error of the build") };
     let place = error.location().expect("the place");
-    assert!(place.file_line().ends_with(":2"), "{}", place.file_line());
+    assert!(place.file_line().ends_with("Packages.toml:2"), "{}", place.file_line());
+}
+
+/// Runs the frontend that misbehaves, with a mark that its process carries.
+async fn unruly(daemon: &Daemon, client: &Client, how: &str) -> Result<buildkit_client::Solved, String> {
+    let mark = mark("unruly");
+    let frontend = Frontend::image(image(daemon, "unruly").await).opt("do", how).opt("mark", &mark);
+    let result = client.solve(frontend).await;
+    nothing_runs(&mark).await;
+    result.map_err(|error| error.report())
 }
 
 #[tokio::test]
-#[ignore = "not proven steady on the provisioned daemon; run with --ignored"]
-async fn images_are_small_and_start_fast() {
+async fn an_image_that_misbehaves_ends_its_build_with_a_clear_message() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
-    let prefix = images(&daemon);
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
-    let program = target.join("x86_64-unknown-linux-musl/frontend/dockerfile-frontend");
-    if let Ok(program) = std::fs::metadata(program) {
-        eprintln!("dockerfile-frontend: {} bytes", program.len());
-        assert!(program.len() <= 12 << 20);
-    }
-
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("Dockerfile"), "FROM scratch\n").unwrap();
     let client = client(&daemon).await;
-    let start = async |name: &str, option: (&str, &str)| {
-        let started = Instant::now();
-        let frontend = Frontend::image(format!("{prefix}/{name}-frontend:latest")).opt(option.0, option.1);
-        let solve = client.solve(frontend).local("context", dir.path()).local("dockerfile", dir.path());
-        let result = solve.await;
-        (started.elapsed(), result.map_err(|error| error.report()))
-    };
-    // A bad option ends our frontend with its first call, the report of the error, as ping ends.
-    let bad = ("context", "https://example/r.git?nope=1");
-    let mut times = [Vec::new(), Vec::new()];
-    for round in 0..21 {
-        for (name, times) in ["ping", "dockerfile"].into_iter().zip(&mut times) {
-            let (time, result) = start(name, bad).await;
-            assert_eq!(result.is_ok(), name == "ping", "{name}: {result:?}");
-            // The first start pulls the image.
-            if round > 0 {
-                times.push(time);
-            }
-        }
+    for (how, wanted) in [
+        ("panic", &["panicked", "this is on purpose"][..]),
+        ("fail", &["there is a reason"]),
+        ("exit", &["exit code: 3"]),
+    ] {
+        let error = unruly(&daemon, &client, how).await.unwrap_err();
+        assert!(wanted.iter().all(|text| error.contains(text)), "{how}: {error}");
     }
-    let median = |times: &mut Vec<Duration>| {
-        times.sort();
-        times[times.len() / 2]
-    };
-    let [mut ping, mut dockerfile] = times;
-    let (ping, dockerfile) = (median(&mut ping), median(&mut dockerfile));
-    eprintln!("median of 20 cached starts: ping {ping:?}, dockerfile {dockerfile:?}");
-    assert!(dockerfile <= ping + Duration::from_millis(20), "{dockerfile:?} against {ping:?}");
+    unruly(&daemon, &client, "return").await.unwrap();
+    let printed = unruly(&daemon, &client, "print").await.unwrap();
+    assert_eq!(printed.get("frontend.printed"), Some("10000"));
+}
+
+#[tokio::test]
+async fn an_image_ends_with_its_build() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let client = client(&daemon).await;
+    for drops in [false, true] {
+        let mark = mark("hang");
+        let frontend = Frontend::image(image(&daemon, "unruly").await).opt("do", "hang").opt("mark", &mark);
+        let build = client.solve(frontend).start();
+        if !runs(&daemon, &mark).await {
+            return;
+        }
+        if drops {
+            drop(build);
+        } else {
+            build.cancel();
+            assert!(matches!(build.await, Err(Error::Canceled)));
+        }
+        nothing_runs(&mark).await;
+    }
 }

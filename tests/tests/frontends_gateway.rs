@@ -66,7 +66,9 @@ async fn a_function_knows_its_build() {
         assert_eq!(gateway.options().build_arg("A"), Some("b=c"));
         assert!(gateway.options().switch("quick")?);
         assert!(gateway.current_frontend().is_none(), "it is no image");
-        Ok::<_, Error>(BuildResult::default().with_metadata("frontend.said", "hello").with_metadata("other", "x"))
+        Ok::<_, Error>(
+            BuildResult::default().with_metadata("frontend.said", "hello").with_metadata("other", "x"),
+        )
     };
     let solved = client.build(build).opt("build-arg:A", "b=c").opt("quick", "").await.unwrap();
     assert_eq!((solved.get("frontend.said"), solved.get("other")), (Some("hello"), None));
@@ -256,8 +258,9 @@ async fn other_frontends_are_called_and_asked() {
     run(&daemon, async |gateway| {
         let text = "FROM scratch AS first\nFROM scratch AS second\nLABEL who=nested\n";
         let dockerfile = gateway.marshal(&scratch().mkfile("/Dockerfile", 0o644, text))?;
-        let frontend =
-            || Solve::frontend("dockerfile.v0").input("dockerfile", &dockerfile).input("context", &dockerfile);
+        let frontend = || {
+            Solve::frontend("dockerfile.v0").input("dockerfile", &dockerfile).input("context", &dockerfile)
+        };
         let built = gateway.solve(frontend().option("target", "second")).await?;
         let config = ImageConfig::from_json(&built.metadata[buildkit_frontend::IMAGE_CONFIG])?;
         assert_eq!(config.config.labels["who"], "nested");
@@ -316,8 +319,12 @@ async fn results_for_many_platforms_with_statements_become_an_index() {
     let repository = name.strip_prefix(&format!("{}/", mirror.address)).unwrap();
     let (_, index) = mirror.manifest(repository, "1").await.unwrap();
     let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
-    let platforms: Vec<_> =
-        index["manifests"].as_array().unwrap().iter().map(|m| m["platform"]["architecture"].as_str().unwrap()).collect();
+    let platforms: Vec<_> = index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["platform"]["architecture"].as_str().unwrap())
+        .collect();
     assert_eq!(platforms, ["amd64", "arm64", "unknown"], "{index}");
     let attestation = index["manifests"][2]["digest"].as_str().unwrap();
     let (_, manifest) = mirror.manifest(repository, attestation).await.unwrap();

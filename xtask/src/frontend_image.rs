@@ -55,7 +55,8 @@ pub(crate) fn run(options: &Options) -> Result {
         return Ok(());
     }
     let (addr, prefix) = destination(options)?;
-    show(cargo().args(["build", "--quiet", "--package", "buildkit-examples", "--bin", "frontend-image"]))?;
+    // With the whole workspace, as tests are: what they share is built once.
+    show(cargo().args(["build", "--quiet", "--workspace", "--bin", "frontend-image"]))?;
     for (name, program) in names.iter().zip(&programs) {
         let mut push = Command::new(target().join("debug/frontend-image"));
         push.arg("--addr").arg(&addr).arg("--program").arg(program);

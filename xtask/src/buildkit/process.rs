@@ -45,6 +45,9 @@ impl Process {
 
     /// Starts a shell script in a root of its own, with mount and process namespaces of its own: the
     /// end of the process returned here ends all of them and takes the mounts along.
+    ///
+    /// Its root is that of its mount namespace, not a chroot: what joins the namespace of one of a
+    /// daemon's containers would find itself outside of the chroot.
     pub(crate) fn jail(rootfs: &Path, binds: &[Bind], script: &str, log: &Path) -> Result<Self> {
         const ENTER: &str = r#"
             root=$1; script=$2; shift 2
@@ -57,7 +60,9 @@ impl Process {
             while [ $# -gt 0 ]; do
                 mkdir -p "$root$2"; mount --bind "$1" "$root$2"; shift 2
             done
-            exec chroot "$root" sh -c "$script"
+            cd "$root"
+            pivot_root . mnt
+            exec chroot . sh -euc 'busybox umount -l /mnt; exec sh -c "$1"' sh "$script"
         "#;
         let mut command = Command::new("unshare");
         command.args(["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", "--"]);
