@@ -356,12 +356,11 @@ impl<T: Transport> Bridge for GrpcBridge<T> {
         let mut call = pin!(client.exec_process(self.request(Outgoing(input.boxed()))));
         // The daemon answers with the first message of the process, and tells why there is none only
         // once nothing more can come from here.
-        let answer = match tokio::time::timeout(patience, &mut call).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                end_of_input.abort();
-                call.await
-            }
+        let answer = if let Ok(answer) = tokio::time::timeout(patience, &mut call).await {
+            answer
+        } else {
+            end_of_input.abort();
+            call.await
         };
         Ok(Answers(Some(answer?.into_inner())).boxed())
     }

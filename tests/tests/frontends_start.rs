@@ -30,8 +30,10 @@ async fn size(daemon: &Daemon, image: &str) -> u64 {
     blobs.map(|blob| blob["size"].as_u64().unwrap()).sum::<u64>() + bytes.len() as u64
 }
 
-/// What is started: the name, the frontend of the image, its options, and its error if it gives one.
-const STARTED: [(&str, &str, (&str, &str), Option<&str>); 3] = [
+/// What is started: a name for it, the frontend, an option, and the error if it gives one.
+type Start = (&'static str, &'static str, (&'static str, &'static str), Option<&'static str>);
+
+const STARTED: [Start; 3] = [
     ("ping", "ping", ("do", "nothing"), None),
     ("ping with an error", "unruly", ("do", "fail"), Some("there is a reason")),
     // A bad option ends the Dockerfile frontend after its first call, before it reads anything.
