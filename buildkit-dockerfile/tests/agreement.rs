@@ -130,3 +130,14 @@ fn unusable_check_options_stop_every_platform_before_it_starts() {
     assert!(block_on(simulated.run(build)).is_err());
     assert_eq!(simulated.solves().len(), 1, "only the Dockerfile was read");
 }
+
+#[test]
+fn a_check_looks_at_stages_that_a_context_stands_in_for() {
+    let simulated = simulated(
+        "FROM alpine AS base\nRUN --mount=type=secret,id=a,sharing=bad x\n",
+        &[("requestid", "frontend.lint"), ("context:base", "docker-image://busybox")],
+    )
+    .image("docker.io/library/busybox:latest", "", r#"{"architecture":"amd64","os":"linux"}"#);
+    let result = block_on(simulated.run(build)).unwrap();
+    assert_eq!(result.metadata["result.statuscode"], "1");
+}

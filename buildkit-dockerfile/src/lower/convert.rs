@@ -135,8 +135,9 @@ impl Conversion<'_> {
         let mut work = Work::default();
         for id in 0..plan.stages.len() {
             let stage = plan.stages.get(id);
-            let needed =
-                reachable.get(id).copied().unwrap_or_default() && stage.is_some_and(|s| !s.dispatched);
+            // A check of all stages also looks at those that a context stands in for.
+            let needed = reachable.get(id).copied().unwrap_or_default()
+                && stage.is_some_and(|s| self.all_stages || !s.dispatched);
             if needed {
                 Evaluator { plan: &mut plan, settings: &settings, linter, work: &mut work }.stage(id)?;
             }
