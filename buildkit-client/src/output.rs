@@ -189,6 +189,11 @@ impl Outputs {
         let _ = tokio::time::timeout(limit, settled).await;
     }
 
+    /// Takes back what has no name yet when the result is dropped, whoever else still holds these outputs.
+    pub(crate) fn abandoned_on_drop(&self) -> Abandon {
+        Abandon(self.clone())
+    }
+
     /// The build has succeeded: every file gets its name. Fails when the daemon never sent one.
     pub(crate) async fn commit(&self) -> Result<(), LocalError> {
         let entries = self.entries().clone();
@@ -212,6 +217,15 @@ impl Outputs {
             }
         }
         Ok(())
+    }
+}
+
+/// See [`Outputs::abandoned_on_drop`].
+pub(crate) struct Abandon(Outputs);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.entries().values().for_each(|entry| drop(entry.lock().temporary.take()));
     }
 }
 

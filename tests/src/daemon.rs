@@ -105,6 +105,7 @@ impl Daemon {
     /// Where `cargo xtask test` has promised a daemon and there is none.
     #[track_caller]
     pub fn or_skip(generation: Generation) -> Option<Self> {
+        crate::canary::watch();
         let test = std::thread::current().name().filter(|name| *name != "main").map(str::to_owned);
         let test = test.unwrap_or_else(|| Location::caller().to_string());
         let found = match std::env::var("BUILDKIT_TESTS_NO_DAEMON") {

@@ -1,10 +1,12 @@
 //! Support for the tests of the workspace: a real BuildKit, a scripted one, registries, case loaders.
 
+pub mod canary;
 pub mod conformance;
 pub mod daemon;
 pub mod fake;
 pub mod fault_proxy;
 pub mod frontends;
+pub mod polls;
 pub mod tls;
 pub mod token_registry;
 

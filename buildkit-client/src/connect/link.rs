@@ -139,7 +139,7 @@ impl Link {
 
     /// Whether new calls cannot be made any more. Calls that run may still come to a good end.
     pub(crate) fn is_closed(&self) -> bool {
-        self.channel.send.is_closed() || self.end.borrow().is_some()
+        self.channel.send.is_closed() || self.watch.goodbye().is_some() || self.end.borrow().is_some()
     }
 
     /// Waits until the connection has ended.
@@ -206,7 +206,7 @@ async fn drive(
             return;
         }
     };
-    let end_of_link = match result {
+    let mut end_of_link = match result {
         Ok(()) => LinkEnd { reason: "the daemon closed the connection".into(), source: None },
         Err(error) => {
             let reason = if error.is_timeout() {
@@ -220,6 +220,11 @@ async fn drive(
             LinkEnd { reason, source: Some(Arc::new(error)) }
         }
     };
+    if let Some(words) = watch.goodbye().filter(|words| !words.is_empty())
+        && !end_of_link.reason.contains(&words)
+    {
+        end_of_link.reason = format!("{} (it said: {})", end_of_link.reason, crate::error::shown(&words));
+    }
     let _ = end.send(Some(end_of_link));
     drop(gone);
 }
@@ -312,8 +317,9 @@ impl tower_service::Service<http::Request<tonic::body::Body>> for Channel {
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.send.poll_ready(cx).map_err(Into::into)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        // A closed connection is told by the call: as an error of readiness it would look like an answer of the daemon.
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: http::Request<tonic::body::Body>) -> Self::Future {

@@ -14,6 +14,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const HEAD: usize = 64;
 /// Length of an HTTP/2 frame head.
 const FRAME_HEAD: usize = 9;
+/// What stands before the words of a GOAWAY: the last call, the code.
+const GOAWAY_FIXED: usize = 8;
+/// What is kept of one.
+const MAX_GOODBYE: usize = 300;
 
 /// What is known of the inbound side of a stream.
 #[derive(Debug)]
@@ -24,6 +28,7 @@ pub(super) struct Watch {
     passed: AtomicU64,
     /// The stream was dropped.
     gone: CancellationToken,
+    frames: Mutex<Frames>,
     greeted: AtomicBool,
     head: Mutex<Head>,
     changed: Notify,
@@ -34,6 +39,48 @@ struct Head {
     bytes: Vec<u8>,
     ended: bool,
     error: Option<std::io::Error>,
+}
+
+/// Where in the peer's frames we are.
+#[derive(Debug, Default)]
+struct Frames {
+    /// The beginning of a frame's head.
+    head: Vec<u8>,
+    /// Bytes of the frame that are still to come.
+    left: usize,
+    /// The frame is a GOAWAY.
+    farewell: bool,
+    /// The beginning of the last GOAWAY.
+    goodbye: Option<Vec<u8>>,
+}
+
+impl Frames {
+    /// Goes on by these bytes.
+    fn pass(&mut self, mut bytes: &[u8]) {
+        const GOAWAY: u8 = 7;
+        while !bytes.is_empty() {
+            let wanted = if self.left > 0 { self.left } else { FRAME_HEAD - self.head.len() };
+            let (part, rest) = bytes.split_at(wanted.min(bytes.len()));
+            bytes = rest;
+            if self.left > 0 {
+                self.left -= part.len();
+                if let Some(goodbye) = self.goodbye.as_mut().filter(|_| self.farewell) {
+                    let room = MAX_GOODBYE.saturating_sub(goodbye.len());
+                    goodbye.extend(part.iter().take(room));
+                }
+                continue;
+            }
+            self.head.extend_from_slice(part);
+            if let [a, b, c, kind, _, _, _, _, _] = self.head[..] {
+                self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                self.head.clear();
+                self.farewell = kind == GOAWAY;
+                if self.farewell {
+                    self.goodbye = Some(Vec::new());
+                }
+            }
+        }
+    }
 }
 
 /// What the first bytes of a peer say.
@@ -51,6 +98,7 @@ impl Watch {
             last_millis: AtomicU64::new(0),
             passed: AtomicU64::new(0),
             gone: CancellationToken::new(),
+            frames: Mutex::default(),
             greeted: AtomicBool::new(false),
             head: Mutex::default(),
             changed: Notify::new(),
@@ -66,6 +114,15 @@ impl Watch {
     /// Bytes that have passed so far, in either direction.
     pub(super) fn passed(&self) -> u64 {
         self.passed.load(Ordering::Relaxed)
+    }
+
+    /// What the peer said when it announced that it takes no new calls; often nothing.
+    pub(super) fn goodbye(&self) -> Option<String> {
+        let frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        frames.goodbye.as_ref().map(|said| {
+            let text = String::from_utf8_lossy(said.get(GOAWAY_FIXED..).unwrap_or_default());
+            crate::progress::one_line(&text).into_owned()
+        })
     }
 
     /// Waits until the stream was dropped: only then has everything on it come to its end.
@@ -97,6 +154,7 @@ impl Watch {
         let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_millis.store(millis, Ordering::Relaxed);
         self.passed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner).pass(bytes);
         if self.greeted.load(Ordering::Relaxed) {
             return;
         }
@@ -231,5 +289,27 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Frames;
+
+    #[test]
+    fn go_away_is_found_however_the_bytes_come() {
+        let settings = [&[0, 0, 7, 4, 0, 0, 0, 0, 0][..], &[7; 7]].concat();
+        let data = [&[0, 1, 0, 0, 0, 0, 0, 0, 1][..], &[7; 256]].concat();
+        let away = [&[0, 0, 12, 7, 0, 0, 0, 0, 0][..], &[0; 8], b"calm"].concat();
+        let whole = [&settings[..], &data, &away, &data].concat();
+        for size in [1, 2, 5, 9, 13, 100, 1000] {
+            let mut frames = Frames::default();
+            whole.chunks(size).for_each(|chunk| frames.pass(chunk));
+            assert_eq!(frames.goodbye.unwrap().get(8..).unwrap(), b"calm", "{size}");
+            let mut frames = Frames::default();
+            let harmless = [&settings[..], &data, &data].concat();
+            harmless.chunks(size).for_each(|chunk| frames.pass(chunk));
+            assert_eq!(frames.goodbye, None, "{size}");
+        }
     }
 }

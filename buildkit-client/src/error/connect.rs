@@ -85,6 +85,11 @@ impl ConnectError {
         self
     }
 
+    /// What a [`Connector`](crate::connect::Connector) of one's own says when the system gives it no stream.
+    pub fn from_io(endpoint: &str, error: std::io::Error) -> Self {
+        Self::io(endpoint, error)
+    }
+
     /// An error of the system while dialling.
     pub fn io(endpoint: &str, error: std::io::Error) -> Self {
         use std::io::ErrorKind as K;

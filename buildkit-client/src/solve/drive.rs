@@ -106,6 +106,7 @@ async fn attempt(
     let layouts = stores::open(&solve.request).await?;
     let prepared = solve.request.prepare(&reference, &session_id, &layouts.cache_from)?;
     let outputs = Outputs::open(&solve.request.exports).await?;
+    let _abandoned = outputs.abandoned_on_drop();
     let Prepared { mut message, shared_key, locals, registries } = prepared;
     let locals = Locals::open(locals).await?;
     message.frontend_attrs.extend(layouts.options.clone());
@@ -113,7 +114,11 @@ async fn attempt(
     if solve.verifier.is_some() {
         message.source_policy_session.clone_from(&session_id);
     }
-    features::check(client, &message, solve.request.compatibility_version > 0).await?;
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(Error::Canceled),
+        checked = features::check(client, &message, solve.request.compatibility_version > 0) => checked?,
+    }
 
     let context = SessionContext::new(session_id, registries);
     if solve.request.registries.is_none()
@@ -386,7 +391,7 @@ impl Running<'_> {
                     let source = boxed(&end);
                     (end.reason, source)
                 }
-                None => ("the call broke off".to_owned(), Some(status.into())),
+                None => (broke_off(&status), None),
             };
             return self.lost(reason, source);
         }
@@ -432,6 +437,18 @@ fn not_shared(host: &str) -> String {
     format!(
         "no credentials were shared for {host}, which the build does not name; .registry({host:?}) allows it"
     )
+}
+
+/// Why a call failed on a link that lives on: its stream was reset, or what came was no answer.
+fn broke_off(status: &Status) -> String {
+    let mut text = crate::error::shown(status.message());
+    if let Some(source) = std::error::Error::source(status) {
+        let source = crate::error::report(source);
+        if !text.contains(&source) {
+            text = format!("{text}: {source}");
+        }
+    }
+    format!("the call broke off: {text}")
 }
 
 /// What the daemon lacks, where that is what its error says.

@@ -25,6 +25,8 @@ pub enum Fault {
     EndAt(u64),
     /// This byte arrives with some bits flipped.
     CorruptAt(u64),
+    /// From the first number on, every so many bytes one arrives with some bits flipped.
+    CorruptEvery(u64, u64),
     /// At most this many bytes at a time.
     Chunks(usize),
     /// At most this many bytes a second, by the clock of the runtime.
@@ -123,7 +125,7 @@ impl Direction {
             Fault::StallAt(at) | Fault::DropAt(at) | Fault::ResetAt(at) | Fault::EndAt(at) => {
                 Allowed::Bytes(until(at))
             }
-            Fault::None | Fault::CorruptAt(_) => Allowed::Bytes(wanted),
+            Fault::None | Fault::CorruptAt(_) | Fault::CorruptEvery(..) => Allowed::Bytes(wanted),
             Fault::Chunks(size) => Allowed::Bytes(wanted.min(size.max(1))),
             Fault::Rate(rate) => {
                 let rate = rate.max(1);
@@ -137,13 +139,22 @@ impl Direction {
         }
     }
 
-    /// Takes account of bytes that are passing, and spoils the one that is to be spoilt.
-    fn pass(&mut self, bytes: usize) -> Option<usize> {
-        let start = self.passed;
+    /// Takes account of bytes that are passing.
+    fn pass(&mut self, bytes: usize) {
         self.passed += bytes as u64;
-        match self.fault {
-            Fault::CorruptAt(at) if (start..self.passed).contains(&at) => usize::try_from(at - start).ok(),
-            _ => None,
+    }
+
+    /// Spoils those of the next bytes that are to be spoilt.
+    fn spoil(&self, bytes: &mut [u8]) {
+        let (from, every) = match self.fault {
+            Fault::CorruptAt(at) => (at, u64::MAX),
+            Fault::CorruptEvery(from, every) => (from, every.max(1)),
+            _ => return,
+        };
+        for (at, byte) in (self.passed..).zip(bytes) {
+            if at.checked_sub(from).is_some_and(|behind| behind % every == 0) {
+                *byte ^= 0x55;
+            }
         }
     }
 }
@@ -212,12 +223,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for FaultyIo<T> {
             if part.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            let spoilt = both.read.pass(part.len());
+            both.read.spoil(part);
+            both.read.pass(part.len());
             if discard {
                 continue;
-            }
-            if let Some(byte) = spoilt.and_then(|at| part.get_mut(at)) {
-                *byte ^= 0x55;
             }
             buf.put_slice(part);
             return Poll::Ready(Ok(()));
@@ -246,13 +255,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for FaultyIo<T> {
             Allowed::Reset => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
         };
         let mut part = buf.get(..limit).unwrap_or(buf).to_vec();
-        // The byte to spoil is known before it is known how many bytes the peer takes.
-        if let Fault::CorruptAt(at) = both.write.fault
-            && let Some(at) = at.checked_sub(both.write.passed)
-            && let Some(byte) = usize::try_from(at).ok().and_then(|at| part.get_mut(at))
-        {
-            *byte ^= 0x55;
-        }
+        both.write.spoil(&mut part);
         match Pin::new(&mut this.inner).poll_write(cx, &part) {
             Poll::Ready(Ok(written)) => {
                 both.write.pass(written);

@@ -24,6 +24,7 @@
 mod client;
 mod control;
 mod faulty_io;
+mod frames;
 mod registry;
 mod session;
 
@@ -48,8 +49,9 @@ use tonic::Status;
 use tonic::service::RoutesBuilder;
 use tonic::transport::server::Connected;
 
-pub use self::client::Dial;
+pub use self::client::{Dial, Link};
 pub use self::faulty_io::{Fault, Faults, FaultyIo};
+pub use self::frames::{Frames, Injector};
 pub use self::registry::{Answer, FakeRegistry, Received};
 pub use self::session::{Entry, Session, Transfer};
 
@@ -159,6 +161,7 @@ impl Script {
 
     /// Starts it. Must be called within a runtime.
     pub fn start(self) -> FakeBuildKit {
+        crate::canary::watch();
         let shared = Arc::new(Shared {
             hooks: self.hooks,
             record: Mutex::default(),
@@ -169,7 +172,8 @@ impl Script {
         routes.add_service(
             ControlServer::new(control::Service(Arc::clone(&shared)))
                 .max_decoding_message_size(16 << 20)
-                .max_encoding_message_size(16 << 20),
+                // What is too large is for the client to find out.
+                .max_encoding_message_size(usize::MAX),
         );
         let (connections, mut incoming) = mpsc::unbounded_channel::<Connection>();
         let mut server = tonic::transport::Server::builder()
