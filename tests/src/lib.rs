@@ -6,6 +6,8 @@ pub mod daemon;
 pub mod fake;
 pub mod fault_proxy;
 pub mod frontends;
+pub mod git_server;
+pub mod oci;
 pub mod polls;
 pub mod tls;
 pub mod token_registry;
@@ -19,6 +21,12 @@ mod guides {
     mod dockerfile {}
     #[doc = include_str!("../../docs/guide/frontends.md")]
     mod frontends {}
+    #[doc = include_str!("../../docs/guide/contexts.md")]
+    mod contexts {}
+    #[doc = include_str!("../../docs/guide/exports.md")]
+    mod exports {}
+    #[doc = include_str!("../../docs/guide/caching.md")]
+    mod caching {}
     #[doc = include_str!("../../docs/concepts/llb.md")]
     mod llb {}
     #[doc = include_str!("../../docs/guide/progress.md")]

@@ -210,7 +210,20 @@ impl Session {
     /// # Errors
     /// What the client answers, and `Aborted` with its text when it sends an error packet.
     pub async fn export_tree(&self, exporter: usize, entries: &[Entry]) -> Result<(), Status> {
-        let (out, mut answers) = self.export(exporter, &[]).await?;
+        self.export_tree_with(exporter, entries, &[]).await
+    }
+
+    /// Exports a folder with more headers.
+    ///
+    /// # Errors
+    /// As [`Session::export_tree`].
+    pub async fn export_tree_with(
+        &self,
+        exporter: usize,
+        entries: &[Entry],
+        headers: &[(&'static str, &str)],
+    ) -> Result<(), Status> {
+        let (out, mut answers) = self.export(exporter, headers).await?;
         let say = async |packet: Packet| {
             let sent = out.send(RawMessage::of(&packet)).await;
             sent.map_err(|_| Status::aborted("the client has closed"))
