@@ -42,7 +42,8 @@ pub(crate) enum Target {
     Store(OciStore),
 }
 
-/// Takes a tree of files, entry by entry, in the order of the transfer: parents first.
+/// Takes a tree of files, entry by entry, in the order of the transfer: parents first. A result of
+/// several platforms comes as several trees at once, each below a directory of its own.
 pub trait TreeSink: Send + Sync + 'static {
     /// An entry: a directory, a link, a device, or a regular file whose content follows.
     fn entry(&self, stat: &buildkit_proto::fsutil::Stat) -> Result<(), BoxError>;

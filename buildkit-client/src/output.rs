@@ -37,8 +37,10 @@ enum Sink {
 #[derive(Default)]
 struct State {
     temporary: Option<Temporary>,
-    taken: bool,
-    done: bool,
+    /// How often it was opened, and how often all of it was received. Trees come once for each
+    /// platform; everything else comes once.
+    taken: u32,
+    done: u32,
     /// What the daemon said of the result when it sent the data.
     metadata: BTreeMap<String, String>,
 }
@@ -115,12 +117,12 @@ impl Outputs {
     pub(crate) fn metadata(&self) -> BTreeMap<usize, BTreeMap<String, String>> {
         let taken = |entry: &Entry| {
             let state = entry.lock();
-            state.taken.then(|| state.metadata.clone())
+            (state.taken > 0).then(|| state.metadata.clone())
         };
         self.entries().iter().filter_map(|(index, entry)| Some((*index, taken(entry)?))).collect()
     }
 
-    /// Opens the end of an exporter, once. `None` when there is none of this index.
+    /// Opens the end of an exporter: once, but for trees, which come once for each platform. `None` when there is none of this index.
     pub(crate) async fn take(
         &self,
         index: usize,
@@ -130,9 +132,11 @@ impl Outputs {
         let failed = |error: BoxError| LocalError::new(entry.describe(index), error);
         let temporary = {
             let mut state = entry.lock();
-            if std::mem::replace(&mut state.taken, true) {
+            let is_tree = matches!(entry.sink, Sink::Dir { .. } | Sink::Tree(_));
+            if state.taken > 0 && !is_tree {
                 return Err(failed("target already exists".into()));
             }
+            state.taken += 1;
             state.metadata.clone_from(metadata);
             state.temporary.as_ref().map(|temporary| temporary.path.clone())
         };
@@ -160,7 +164,7 @@ impl Outputs {
     /// Notes that an exporter has written everything.
     pub(crate) fn done(&self, index: usize) {
         if let Some(entry) = self.get(index) {
-            entry.lock().done = true;
+            entry.lock().done += 1;
         }
     }
 
@@ -178,7 +182,7 @@ impl Outputs {
         let writing = || {
             self.entries().values().any(|entry| {
                 let state = entry.lock();
-                state.taken && !state.done
+                state.taken > state.done
             })
         };
         let settled = async {
@@ -200,7 +204,7 @@ impl Outputs {
         for (index, entry) in &entries {
             let (temporary, done) = {
                 let mut state = entry.lock();
-                (state.temporary.take(), state.done)
+                (state.temporary.take(), state.done > 0 && state.done == state.taken)
             };
             if !done {
                 return Err(LocalError::new(

@@ -77,8 +77,7 @@ impl GitServer {
         let address = listener.local_addr()?;
         let refused = Arc::new(Mutex::new(0));
         let stopped = CancellationToken::new();
-        let pair = base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{token}"));
-        let wanted = format!("Basic {pair}");
+        let wanted = base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{token}"));
         let (root, count) = (dir.path().to_owned(), Arc::clone(&refused));
         tokio::spawn(stopped.clone().run_until_cancelled_owned(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -86,8 +85,12 @@ impl GitServer {
                 let service = hyper::service::service_fn(move |request: Request<Incoming>| {
                     let (root, count, wanted) = (root.clone(), Arc::clone(&count), wanted.clone());
                     async move {
-                        let known = request.headers().get("authorization");
-                        if known.is_some_and(|value| value.as_bytes() == wanted.as_bytes()) {
+                        let header =
+                            request.headers().get("authorization").and_then(|value| value.to_str().ok());
+                        let given = header.and_then(|value| value.split_once(' '));
+                        if given.is_some_and(|(scheme, pair)| {
+                            scheme.eq_ignore_ascii_case("basic") && pair == wanted
+                        }) {
                             return Ok::<_, Infallible>(answer(root, request).await);
                         }
                         *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;

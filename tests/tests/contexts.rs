@@ -178,7 +178,7 @@ async fn named_contexts_come_from_everywhere() {
     let text = "FROM layout\n\
                 COPY --from=tree f /tree\n\
                 COPY --from=made f /made\n\
-                COPY --from=other etc/alpine-release /release\n";
+                COPY --from=other /bin/sh /sh\n";
     let made = llb::scratch().mkfile("/f", 0o644, "from a graph");
     let dockerfile = Dockerfile::new(MemoryTree::new())
         .inline(text)
@@ -190,7 +190,7 @@ async fn named_contexts_come_from_everywhere() {
     assert_eq!(read(&dir, "base"), "from the layout");
     assert_eq!(read(&dir, "tree"), "from memory");
     assert_eq!(read(&dir, "made"), "from a graph");
-    assert!(!read(&dir, "release").is_empty());
+    assert!(dir.path().join("sh").metadata().unwrap().len() > 0);
     let before = std::fs::read_dir(layout.path().join("blobs/sha256")).unwrap().count();
     assert_eq!(before, 3, "a source is not written to");
 }
@@ -214,7 +214,7 @@ async fn a_layout_is_a_source_of_a_graph() {
     let layout = tempfile::tempdir().unwrap();
     let image = llb::scratch().mkfile("/f", 0o644, "graph");
     let image = client.solve(&image).export(Export::oci_dir(layout.path())).await.unwrap();
-    let source = llb::OciLayout::new(format!("example.org/any@{}", image.digest())).store("here");
+    let source = llb::OciLayout::new(format!("example.org/any@{}", image.digest())).store("", "here");
     let graph = llb::scratch().copy(&llb::State::from(source), "/f", "/copied");
     let dir = out(client.solve(&graph).oci_layout("here", layout.path())).await;
     assert_eq!(read(&dir, "copied"), "graph");
@@ -240,8 +240,9 @@ async fn options_of_a_dockerfile_reach_its_steps() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
     let text = "FROM alpine AS unused\nRUN false\n\
                 FROM alpine AS wanted\nARG WHO\n\
-                RUN mkdir /o && echo $WHO > /o/who && getent hosts db > /o/db && ulimit -n > /o/files \
-                && df -k /dev/shm | tail -1 > /o/shm && hostname > /o/name && cat /proc/net/dev > /o/net\n\
+                RUN mkdir /o && echo \"$WHO\" > /o/who && grep db /etc/hosts > /o/db && ulimit -n > /o/files \
+                && grep /dev/shm /proc/mounts > /o/shm && cat /proc/sys/kernel/hostname > /o/name \
+                && cat /proc/net/dev > /o/net\n\
                 FROM scratch AS last\nCOPY --from=wanted /o /\n\
                 FROM alpine\nRUN false\n";
     let dockerfile = Dockerfile::new(MemoryTree::new().file("other/File", text))
@@ -258,7 +259,7 @@ async fn options_of_a_dockerfile_reach_its_steps() {
     assert_eq!(read(&dir, "who"), "it's, me=you\n");
     assert!(read(&dir, "db").starts_with("10.1.2.3"), "{}", read(&dir, "db"));
     assert_eq!(read(&dir, "files"), "1000\n");
-    assert!(read(&dir, "shm").contains("131072"), "{}", read(&dir, "shm"));
+    assert!(read(&dir, "shm").contains("size=131072k"), "{}", read(&dir, "shm"));
     assert_eq!(read(&dir, "name"), "of-the-build\n");
     assert!(!read(&dir, "net").contains("eth0"), "{}", read(&dir, "net"));
 }

@@ -43,13 +43,33 @@ fn missing(needs: &[(String, Since)], version: Option<Since>) -> Option<(&str, S
     needs.iter().find(|(_, since)| version < *since).map(|(what, since)| (what.as_str(), *since))
 }
 
-/// The version of a daemon, where it can be told: builds of a branch have no number.
+/// The version of a daemon, where it can be told. Builds of a branch have no number, and those in
+/// Linux distributions' engines neither; then the engine tells.
 fn version(daemon: &Daemon) -> Option<Since> {
     let Some(text) = &daemon.version else { return Some((0, 10)) };
-    let mut parts = text.trim_start_matches('v').split(['.', '-', '+', '~']);
+    let version = numbers(text.trim_start_matches('v'));
+    version.filter(|version| *version != (0, 0)).or_else(|| of_engine(daemon.engine.as_deref()?))
+}
+
+/// The newest BuildKit that releases of an engine came with.
+fn of_engine(engine: &str) -> Option<Since> {
+    match numbers(engine.strip_prefix("Docker Engine ")?)?.0 {
+        ..=22 => Some((0, 8)),
+        23 => Some((0, 10)),
+        24 => Some((0, 11)),
+        25 => Some((0, 12)),
+        26 => Some((0, 13)),
+        27 => Some((0, 18)),
+        28 => Some((0, 25)),
+        _ => None,
+    }
+}
+
+/// The first two numbers of a version.
+fn numbers(text: &str) -> Option<Since> {
+    let mut parts = text.split(['.', '-', '+', '~']);
     let mut number = || parts.next()?.parse::<u64>().ok();
-    let version = (number()?, number()?);
-    (version != (0, 0)).then_some(version)
+    Some((number()?, number()?))
 }
 
 fn needs(request: &SolveRequest) -> Vec<(String, Since)> {
@@ -123,6 +143,12 @@ mod tests {
         assert_eq!(of(Some("v0.0.0+unknown")), None);
         assert_eq!(of(Some("library-import")), None);
         assert_eq!(of(None), Some((0, 10)));
+        let engine = |engine: &str| {
+            let engine = Some(engine.to_owned());
+            super::version(&Daemon { version: Some("v0.0.0+unknown".into()), engine, ..Daemon::default() })
+        };
+        assert_eq!(engine("Docker Engine 26.1.5+dfsg1, API 1.45"), Some((0, 13)));
+        assert_eq!(engine("Docker Engine 99.0, API 1.99"), None);
     }
 
     #[test]
