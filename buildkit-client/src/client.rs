@@ -11,6 +11,7 @@ use buildkit_proto::control::control_client::ControlClient;
 use buildkit_proto::control::{InfoRequest, InfoResponse};
 use buildkit_proto::health::HealthCheckRequest;
 use buildkit_proto::health::health_client::HealthClient;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,6 +45,8 @@ struct Inner {
     headers: Headers,
     link: tokio::sync::Mutex<Option<Arc<Link>>>,
     daemon: Mutex<Option<Daemon>>,
+    /// Names of what the daemon can do, where it was asked.
+    capabilities: Mutex<Option<Arc<BTreeSet<String>>>>,
 }
 
 /// What is known of a daemon.
@@ -167,6 +170,7 @@ impl ClientBuilder {
             headers: self.headers,
             link: tokio::sync::Mutex::default(),
             daemon: Mutex::default(),
+            capabilities: Mutex::default(),
         })))
     }
 
@@ -278,6 +282,14 @@ impl Client {
         self.0.daemon.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub(crate) fn known_capabilities(&self) -> Option<Arc<BTreeSet<String>>> {
+        self.0.capabilities.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn know_capabilities(&self, names: Arc<BTreeSet<String>>) {
+        *self.0.capabilities.lock().unwrap_or_else(PoisonError::into_inner) = Some(names);
+    }
+
     /// Makes a connection of its own, with PINGs, for one build.
     pub(crate) async fn dial(&self, pings: bool) -> Result<Link, Error> {
         let started = Instant::now();
@@ -335,7 +347,10 @@ impl Client {
             }
             Ok(Err(status)) => return Err(Error::rpc("Control.Info", &status)),
         };
-        *self.0.daemon.lock().unwrap_or_else(PoisonError::into_inner) = Some(daemon.clone());
+        let before = self.0.daemon.lock().unwrap_or_else(PoisonError::into_inner).replace(daemon.clone());
+        if before.is_some_and(|before| before != daemon) {
+            *self.0.capabilities.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
         Ok(daemon)
     }
 

@@ -1,7 +1,7 @@
 //! Dockerfile builds: the options of the frontend, typed, and where its files come from.
 
 use crate::content::OciStore;
-use crate::request::{Frontend, Input, Local, Request};
+use crate::request::{Frontend, Input, Local, Request, new_id};
 use crate::session::upload::{self, Upload};
 use buildkit_fsutil::memory::MemoryTree;
 use buildkit_llb::{Platform, State};
@@ -48,8 +48,8 @@ impl Dockerfile {
             }
             Kind::Remote(url) => this.set(CONTEXT, url),
             Kind::Upload(upload) => {
-                this.request.uploads.insert(CONTEXT.into(), upload);
-                this.set(CONTEXT, upload::url(CONTEXT));
+                let url = this.upload(upload);
+                this.set(CONTEXT, url);
             }
             Kind::State(state) => this.graph(&state),
             Kind::Image(reference) => this.graph(&buildkit_llb::image(reference)),
@@ -229,6 +229,15 @@ impl Dockerfile {
         self
     }
 
+    /// Offers an upload and returns its URL, which no other build has: the daemon takes what has one
+    /// URL for one thing.
+    fn upload(&mut self, upload: Upload) -> String {
+        let id = new_id();
+        let url = upload::url(&id);
+        self.request.uploads.insert(id, upload);
+        url
+    }
+
     /// Takes context and Dockerfile from the result of a graph.
     fn graph(&mut self, state: &State) {
         for name in [CONTEXT, DOCKERFILE] {
@@ -248,8 +257,8 @@ impl Dockerfile {
             }
             Kind::Remote(url) => self.set(key, url),
             Kind::Upload(upload) => {
-                self.set(key, upload::url(&local));
-                self.request.uploads.insert(local, upload);
+                let url = self.upload(upload);
+                self.set(key, url);
             }
             Kind::Image(reference) => self.set(key, format!("docker-image://{reference}")),
             Kind::State(state) => {
@@ -565,8 +574,9 @@ mod tests {
         assert_eq!(Request::from(git).locals.keys().collect::<Vec<_>>(), ["dockerfile"]);
 
         let stdin = Dockerfile::new(Context::upload(Upload::bytes(&b"tar"[..])));
-        assert_eq!(opts(stdin.clone()), ["context=http://buildkit-session/context"]);
-        assert_eq!(Request::from(stdin).uploads.len(), 1);
+        let request = Request::from(stdin.clone());
+        let id = request.uploads.keys().next().unwrap();
+        assert_eq!(opts(stdin), [format!("context=http://buildkit-session/{id}")]);
 
         let named = Dockerfile::new(".")
             .named_context("src", "other/dir")

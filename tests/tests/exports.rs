@@ -100,7 +100,10 @@ async fn a_tar_lists_the_same_files() {
 
 /// Takes a tree and keeps what it was given.
 #[derive(Debug, Clone, Default)]
-struct Kept(Arc<Mutex<Vec<(String, Vec<u8>)>>>);
+struct Kept(Arc<Mutex<Vec<File>>>);
+
+/// Path and content.
+type File = (String, Vec<u8>);
 
 impl TreeSink for Kept {
     fn entry(&self, stat: &Stat) -> Result<(), BoxError> {
@@ -533,4 +536,40 @@ async fn what_is_not_in_the_result_is_deleted_or_the_daemon_is_told_to_be_too_ol
             assert!(out.path().join("old").exists());
         }
     }
+}
+
+#[tokio::test]
+async fn a_daemon_without_a_version_is_asked_for_what_it_can_do() {
+    let Some(daemon) = Daemon::or_skip(Generation::Trixie) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let client = client(&daemon).await;
+    let chooser = AlsoHere(dir.path().join("chosen"), Arc::default());
+    let result = client.solve(image("asked")).session_exporter(chooser).await;
+    if daemon.engine.starts_with("26.") {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Unsupported(_)) && !error.may_have_run(), "{error:?}");
+        assert!(error.to_string().contains("capability exporter.session"), "{error}");
+    }
+    // What it can do is not refused.
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    done(client.solve(image("asked")).export(Export::local(&one)).export(Export::oci_dir(&two))).await;
+    assert!(one.join("f").exists());
+    Layout::from_dir(&two).only();
+}
+
+#[tokio::test]
+async fn the_oldest_daemon_is_not_sent_what_it_would_ignore() {
+    let Some(daemon) = Daemon::or_skip(Generation::Bookworm) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let client = client(&daemon).await;
+    let error = client.solve(image("old")).export(Export::oci_dir(dir.path())).await.unwrap_err();
+    assert!(matches!(error, Error::Unsupported(_)), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.contains("tar=false of the oci exporter") && text.contains("older than BuildKit 0.11"),
+        "{text}"
+    );
+    let out = dir.path().join("out");
+    done(client.solve(tree()).export(Export::local(&out))).await;
+    assert_eq!(std::fs::read(out.join("dir/file")).unwrap(), b"hello\n");
 }

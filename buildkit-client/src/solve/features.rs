@@ -1,14 +1,34 @@
 //! What a request needs of the daemon.
 //!
 //! A daemon ignores fields and attributes that it does not know: the build would succeed without
-//! what was asked for. So the version is looked at before anything is sent, where it matters.
+//! what was asked for. So it is asked before anything is sent, where that matters: for its version,
+//! and where it is a build without one, as in the engines of Linux distributions, for what it can do.
 
 use crate::client::{Client, Daemon};
 use crate::error::{Error, Unsupported};
+use buildkit_frontend::{BuildResult, Gateway};
 use buildkit_proto::control::SolveRequest;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A version of BuildKit: major, minor.
 type Since = (u64, u64);
+
+/// Something that not every daemon knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Need {
+    what: String,
+    since: Since,
+    /// A capability that came with it.
+    capability: &'static str,
+}
+
+/// What a daemon lets us know of itself.
+enum Known {
+    Version(Since),
+    Capabilities(Arc<BTreeSet<String>>),
+    Nothing,
+}
 
 /// Refuses a request that the daemon would not understand as a whole. Asks who it is only when the
 /// request has something that not every daemon knows.
@@ -20,108 +40,138 @@ pub(super) async fn check(
     let mut needs = needs(request);
     // Otherwise it is that of `reproducible`: older daemons have one layout each.
     if layout_is_asked_for {
-        needs.push(("compatibility versions".into(), (0, 30)));
+        needs.push(Need::new("compatibility versions", (0, 30), "source.git.bundle"));
     }
     if needs.is_empty() {
         return Ok(());
     }
     let daemon = client.daemon().await?;
-    match missing(&needs, version(&daemon)) {
-        None => Ok(()),
-        Some((what, (major, minor))) => Err(Unsupported {
-            what: format!("{what}, which BuildKit {major}.{minor} brought"),
-            daemon: Some(daemon.to_string()),
-            sent: false,
-        }
-        .into()),
+    let known = match version(&daemon) {
+        Some(version) => Known::Version(version),
+        // The question is itself a build. It asks for nothing that needs a question.
+        None => Box::pin(capabilities(client)).await.map_or(Known::Nothing, Known::Capabilities),
+    };
+    let Some(need) = missing(&needs, &known) else { return Ok(()) };
+    let Need { what, since: (major, minor), capability } = need;
+    Err(Unsupported {
+        what: format!("{what} (BuildKit {major}.{minor}, capability {capability})"),
+        daemon: Some(daemon.to_string()),
+        sent: false,
     }
+    .into())
 }
 
-/// The first feature that a version lacks.
-fn missing(needs: &[(String, Since)], version: Option<Since>) -> Option<(&str, Since)> {
-    let version = version?;
-    needs.iter().find(|(_, since)| version < *since).map(|(what, since)| (what.as_str(), *since))
+/// The first feature that a daemon lacks.
+fn missing<'a>(needs: &'a [Need], known: &Known) -> Option<&'a Need> {
+    needs.iter().find(|need| match known {
+        Known::Version(version) => *version < need.since,
+        Known::Capabilities(names) => !names.contains(need.capability),
+        Known::Nothing => false,
+    })
 }
 
-/// The version of a daemon, where it can be told. Builds of a branch have no number, and those in
-/// Linux distributions' engines neither; then the engine tells.
+/// The version of a daemon, where it can be told.
 fn version(daemon: &Daemon) -> Option<Since> {
     let Some(text) = &daemon.version else { return Some((0, 10)) };
-    let version = numbers(text.trim_start_matches('v'));
-    version.filter(|version| *version != (0, 0)).or_else(|| of_engine(daemon.engine.as_deref()?))
+    let mut parts = text.trim_start_matches('v').split(['.', '-', '+', '~']);
+    let mut number = || parts.next()?.parse::<u64>().ok();
+    let version = (number()?, number()?);
+    (version != (0, 0)).then_some(version)
 }
 
-/// The newest BuildKit that releases of an engine came with.
-fn of_engine(engine: &str) -> Option<Since> {
-    match numbers(engine.strip_prefix("Docker Engine ")?)?.0 {
-        ..=22 => Some((0, 8)),
-        23 => Some((0, 10)),
-        24 => Some((0, 11)),
-        25 => Some((0, 12)),
-        26 => Some((0, 13)),
-        27 => Some((0, 18)),
-        28 => Some((0, 25)),
-        _ => None,
+/// What a daemon says it can do, asked once. `None` where it does not say.
+async fn capabilities(client: &Client) -> Option<Arc<BTreeSet<String>>> {
+    if let Some(known) = client.known_capabilities() {
+        return Some(known);
+    }
+    let told = Arc::new(Mutex::new(BTreeSet::new()));
+    let tell = Arc::clone(&told);
+    let ask = client.build(move |gateway: Gateway| {
+        let names = gateway.caps().names().chain(gateway.llb_caps().iter().map(|(name, _)| name));
+        tell.lock().unwrap_or_else(PoisonError::into_inner).extend(names.map(str::to_owned));
+        async { Ok::<_, buildkit_frontend::Error>(BuildResult::new(None)) }
+    });
+    if let Err(error) = ask.internal().await {
+        tracing::debug!(%error, "the daemon does not tell what it can do");
+        return None;
+    }
+    let told = std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));
+    let told = Arc::new(told);
+    client.know_capabilities(Arc::clone(&told));
+    Some(told)
+}
+
+impl Need {
+    fn new(what: impl Into<String>, since: Since, capability: &'static str) -> Self {
+        Self { what: what.into(), since, capability }
     }
 }
 
-/// The first two numbers of a version.
-fn numbers(text: &str) -> Option<Since> {
-    let mut parts = text.split(['.', '-', '+', '~']);
-    let mut number = || parts.next()?.parse::<u64>().ok();
-    Some((number()?, number()?))
-}
+/// One of those that came with BuildKit 0.11, 0.13 and 0.31.
+const IN_0_11: &str = "source.ocilayout";
+const IN_0_12: &str = "gateway.exec.secretenv";
+const IN_0_13: &str = "exporter.multiple";
+const IN_0_31: &str = "passthroughop";
 
-fn needs(request: &SolveRequest) -> Vec<(String, Since)> {
-    let mut needs: Vec<(String, Since)> = Vec::new();
-    let mut add = |what: &str, since| needs.push((what.to_owned(), since));
+fn needs(request: &SolveRequest) -> Vec<Need> {
+    let mut needs = Vec::new();
+    let mut add = |what: &str, since, capability| needs.push(Need::new(what, since, capability));
     if request.exporters.len() > 1 {
-        add("several exporters in one build", (0, 13));
+        add("several exporters in one build", (0, 13), "exporter.multiple");
     }
     if request.source_policy.is_some() {
-        add("source policies", (0, 11));
+        add("source policies", (0, 11), "source.policy");
     }
     if !request.source_policy_session.is_empty() {
-        add("policy callbacks", (0, 26));
+        add("policy callbacks", (0, 26), "source.policy.session");
     }
     if request.enable_session_exporter {
-        add("session exporters", (0, 21));
+        add("session exporters", (0, 21), "exporter.session");
     }
     if request.proxy_network {
-        add("the proxy network", (0, 31));
+        add("the proxy network", (0, 31), "exec.meta.network.proxy");
     }
     for exporter in &request.exporters {
         for (key, value) in &exporter.attrs {
-            let since = match key.as_str() {
-                "tar" if value == "false" => (0, 11),
-                "mode" if value.trim().eq_ignore_ascii_case("delete") => (0, 31),
-                "platform-split" => (0, 12),
-                "rewrite-timestamp" => (0, 13),
-                "source-date-epoch" | "store" | "oci-artifact" | "attestation-inline" => (0, 11),
-                key if key.starts_with("annotation") => (0, 11),
+            let (since, capability) = match key.as_str() {
+                "tar" if value == "false" => ((0, 11), IN_0_11),
+                "mode" if value.trim().eq_ignore_ascii_case("delete") => ((0, 31), IN_0_31),
+                "platform-split" => ((0, 12), IN_0_12),
+                "rewrite-timestamp" => ((0, 13), IN_0_13),
+                "source-date-epoch" => ((0, 11), "exporter.sourcedateepoch"),
+                "oci-artifact" | "attestation-inline" => ((0, 11), "exporter.image.attestations"),
+                key if key.starts_with("annotation") => ((0, 11), "exporter.image.annotations"),
                 _ => continue,
             };
-            add(&format!("{key}={value} of the {} exporter", exporter.r#type), since);
+            add(&format!("{key}={value} of the {} exporter", exporter.r#type), since, capability);
         }
     }
-    for key in request.frontend_attrs.keys() {
-        let since = match key.as_str() {
-            key if key.starts_with("attest:") => (0, 11),
+    for (key, value) in &request.frontend_attrs {
+        let (since, capability) = match key.as_str() {
+            key if key.starts_with("attest:") => ((0, 11), "exporter.image.attestations"),
+            key if key.starts_with("context:") && value.starts_with("oci-layout:") => {
+                ((0, 11), "source.ocilayout")
+            }
             "memory" | "memswap" | "cpushares" | "cpuperiod" | "cpuquota" | "cpusetcpus" | "cpusetmems" => {
-                (0, 31)
+                ((0, 31), "exec.meta.linux.resources")
             }
             _ => continue,
         };
-        add(&format!("the option {key}"), since);
+        add(&format!("the option {key}"), since, capability);
     }
     let caches = request.cache.as_ref();
     for cache in caches.into_iter().flat_map(|cache| &cache.exports) {
-        for key in ["ignore-error", "compression", "image-manifest"] {
+        for key in ["ignore-error", "image-manifest"] {
             if cache.attrs.contains_key(key) {
-                let since = if key == "compression" { (0, 10) } else { (0, 11) };
-                add(&format!("{key} of the {} cache", cache.r#type), since);
+                add(&format!("{key} of the {} cache", cache.r#type), (0, 11), IN_0_11);
             }
         }
+        let capability = match cache.r#type.as_str() {
+            "s3" => "cache.s3",
+            "azblob" => "cache.azblob",
+            _ => continue,
+        };
+        add(&format!("the {} cache", cache.r#type), (0, 11), capability);
     }
     needs
 }
@@ -143,12 +193,6 @@ mod tests {
         assert_eq!(of(Some("v0.0.0+unknown")), None);
         assert_eq!(of(Some("library-import")), None);
         assert_eq!(of(None), Some((0, 10)));
-        let engine = |engine: &str| {
-            let engine = Some(engine.to_owned());
-            super::version(&Daemon { version: Some("v0.0.0+unknown".into()), engine, ..Daemon::default() })
-        };
-        assert_eq!(engine("Docker Engine 26.1.5+dfsg1, API 1.45"), Some((0, 13)));
-        assert_eq!(engine("Docker Engine 99.0, API 1.99"), None);
     }
 
     #[test]
@@ -161,17 +205,26 @@ mod tests {
             exporters: vec![export("oci", "tar", "false"), export("image", "name", "a")],
             ..SolveRequest::default()
         };
-        let told = |request: &SolveRequest, version| {
-            missing(&needs(request), version).map(|(what, _)| what.to_owned())
+        let told = |request: &SolveRequest, known: Known| {
+            missing(&needs(request), &known).map(|need| need.what.clone())
         };
-        assert_eq!(told(&request, Some((0, 12))).unwrap(), "several exporters in one build");
-        assert_eq!(told(&request, Some((0, 13))), None);
-        assert_eq!(told(&request, None), None, "a version that cannot be told is no reason to refuse");
+        let version = |minor| Known::Version((0, minor));
+        let capabilities = |names: &[&str]| {
+            Known::Capabilities(Arc::new(names.iter().map(|name| (*name).to_owned()).collect()))
+        };
+        assert_eq!(told(&request, version(12)).unwrap(), "several exporters in one build");
+        assert_eq!(told(&request, version(13)), None);
+        assert_eq!(told(&request, Known::Nothing), None, "not to know is no reason to refuse");
+        assert_eq!(
+            told(&request, capabilities(&["source.ocilayout"])).unwrap(),
+            "several exporters in one build"
+        );
+        assert_eq!(told(&request, capabilities(&["source.ocilayout", "exporter.multiple"])), None);
         request.exporters.pop();
-        assert_eq!(told(&request, Some((0, 10))).unwrap(), "tar=false of the oci exporter");
+        assert_eq!(told(&request, version(10)).unwrap(), "tar=false of the oci exporter");
         request.exporters.clear();
         assert!(needs(&request).is_empty(), "a plain request costs no call");
         request.proxy_network = true;
-        assert_eq!(told(&request, Some((0, 30))).unwrap(), "the proxy network");
+        assert_eq!(told(&request, version(30)).unwrap(), "the proxy network");
     }
 }
