@@ -11,7 +11,7 @@ use crate::export::{Export, Target};
 use crate::policy::{Entitlement, Policy};
 use crate::session::upload::Upload;
 use crate::session::{DOCKER_HUB, RegistryScope, hosts_in, registry_of};
-use buildkit_llb::{Platform, State};
+use buildkit_llb::{MarshalOptions, Platform, State};
 use buildkit_proto::{control, pb};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -232,7 +232,7 @@ impl Request {
         let mut sources = None;
         match &self.input {
             Input::Empty => return Err(RequestError::Empty),
-            Input::State(state) => message.definition = Some(self.marshal(state)?),
+            Input::State(state) => message.definition = Some(self.marshal(state, session)?),
             Input::Definition(definition) => message.definition = Some(definition.clone()),
             Input::Frontend(frontend) if frontend.name.is_empty() => return Err(RequestError::Empty),
             Input::Frontend(frontend) | Input::Gateway(frontend) => {
@@ -240,7 +240,7 @@ impl Request {
                 message.frontend_attrs.clone_from(&frontend.opts);
                 for (name, input) in &frontend.inputs {
                     let definition = match input {
-                        FrontendInput::State(state) => self.marshal(state)?,
+                        FrontendInput::State(state) => self.marshal(state, session)?,
                         FrontendInput::Definition(definition) => definition.clone(),
                     };
                     message.frontend_inputs.insert(name.clone(), definition);
@@ -306,9 +306,12 @@ impl Request {
         })
     }
 
-    fn marshal(&self, state: &State) -> Result<pb::Definition, RequestError> {
+    fn marshal(&self, state: &State, session: &str) -> Result<pb::Definition, RequestError> {
+        // Without an id of their own, trees of one name in two builds are one and the same to the
+        // daemon, and one of the builds gets the files of the other.
+        let options = MarshalOptions::new(self.platform.clone().unwrap_or_else(Platform::host));
         let definition = state
-            .marshal(self.platform.clone().unwrap_or_else(Platform::host))
+            .marshal(options.unique_id(session))
             .map_err(|error| RequestError::Definition { source: error.into() })?;
         Ok(definition.to_pb())
     }

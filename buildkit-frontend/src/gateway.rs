@@ -105,7 +105,11 @@ impl Gateway {
     /// When the state was built from bad input; the error names the op and
     /// the line that built it.
     pub fn marshal(&self, state: &State) -> Result<Definition> {
-        let options = MarshalOptions::new(self.default_platform()).caps(self.llb_caps().clone());
+        let mut options = MarshalOptions::new(self.default_platform()).caps(self.llb_caps().clone());
+        // Without it, local sources of one name in two builds are one and the same to the daemon.
+        if !self.environment().session_id.is_empty() {
+            options = options.unique_id(&self.environment().session_id);
+        }
         Ok(state.marshal(options)?)
     }
 

@@ -273,7 +273,7 @@ async fn trees_of_one_name_in_builds_at_one_time_stay_apart() {
     let graph = || llb::scratch().copy(llb::State::from(llb::Local::new("src")), "/who", "/who");
     let build = |who: &str| {
         let tree = MemoryTree::new().file("who", who).file("big", &big);
-        client.solve(&graph()).local("src", tree)
+        client.solve(graph()).local("src", tree)
     };
     let driven = |who: &str| {
         let function = move |gateway: Gateway| async move { gateway.solve_state(&graph()).await };
