@@ -278,6 +278,11 @@ impl Client {
         &self.0.push_retry
     }
 
+    /// Whether what is sent to the daemon can be read on the way.
+    pub(crate) fn is_exposed(&self) -> bool {
+        self.0.connector.is_exposed()
+    }
+
     pub(crate) fn known_daemon(&self) -> Option<Daemon> {
         self.0.daemon.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -49,6 +49,12 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
         "localhost".to_owned()
     }
 
+    /// Whether what is sent can be read on the way: it leaves this machine without encryption. A build that offers
+    /// secrets or credentials over such a connection says so.
+    fn is_exposed(&self) -> bool {
+        false
+    }
+
     /// What is known of the far side without BuildKit's help, for messages about things it lacks.
     async fn describe(&self) -> Option<String> {
         None

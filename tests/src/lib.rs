@@ -9,6 +9,7 @@ pub mod frontends;
 pub mod git_server;
 pub mod oci;
 pub mod polls;
+pub mod spare;
 pub mod tls;
 pub mod token_registry;
 

@@ -557,3 +557,37 @@ async fn f05_bytes_that_are_spoilt_again_and_again_never_hang() {
     }
     assert!(failed > 20, "{failed}");
 }
+
+#[tokio::test]
+async fn the_bytes_of_a_session_may_come_in_messages_of_any_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let content: Vec<u8> = (0..40_000_u32).flat_map(u32::to_le_bytes).collect();
+    std::fs::create_dir(dir.path().join("context")).unwrap();
+    std::fs::write(dir.path().join("context/a"), &content).unwrap();
+    for chunk in [1, 2, 5, 9, 24, 1000, 16_384, 100_000] {
+        let expected = content.clone();
+        let fake = FakeBuildKit::script()
+            .session_chunk(chunk)
+            .on_solve(move |solve| {
+                let expected = expected.clone();
+                async move {
+                    let session = solve.session().await?;
+                    session.health().await?;
+                    let tree = session.pull("context").await?;
+                    assert!(tree[0].data.as_ref().unwrap() == &expected);
+                    session.export_file(0, &[&expected[..], b"end"]).await?;
+                    Ok(SolveResponse::default())
+                }
+            })
+            .start();
+        let out = dir.path().join("out.tar");
+        let build = fake
+            .client()
+            .solve(dockerfile())
+            .local("context", dir.path().join("context"))
+            .export(Export::tar(&out));
+        build.await.unwrap_or_else(|error| panic!("{chunk}: {}", error.report()));
+        assert_eq!(std::fs::read(&out).unwrap(), [&content[..], b"end"].concat(), "{chunk}");
+        std::fs::remove_file(&out).unwrap();
+    }
+}

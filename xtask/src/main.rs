@@ -8,6 +8,7 @@ mod bench;
 mod buildkit;
 mod codegen;
 mod demo;
+mod deny;
 mod fail;
 mod frontend_image;
 mod fuzz;
@@ -49,6 +50,8 @@ enum Command {
     Bench(bench::Options),
     /// Check that what would be published is whole and compiles by itself
     Package,
+    /// Check what is linked in: licences, sources, refused packages, and advisories where cargo-deny is installed
+    Deny,
     /// Check the rules of the repository that a compiler does not know
     Tidy,
 }
@@ -64,6 +67,7 @@ fn main() -> std::process::ExitCode {
         Command::Reliability(options) => tidy::tracked().and_then(|files| reliability::run(&options, &files)),
         Command::Bench(options) => bench::run(&options),
         Command::Package => package::run(),
+        Command::Deny => deny::run(),
         Command::Tidy => tidy::run(),
     };
     report(outcome)

@@ -88,6 +88,10 @@ impl Connector for Engine {
         self.endpoint.clone()
     }
 
+    fn is_exposed(&self) -> bool {
+        self.inner.is_exposed()
+    }
+
     async fn describe(&self) -> Option<String> {
         tokio::time::timeout(Duration::from_secs(5), self.version()).await.ok()?
     }

@@ -74,6 +74,14 @@ impl Connector for Tcp {
         format!("tcp://{host}:{}", self.port)
     }
 
+    fn is_exposed(&self) -> bool {
+        let local = match self.host.parse::<std::net::IpAddr>() {
+            Ok(address) => address.is_loopback(),
+            Err(_) => self.host == "localhost" || self.host.ends_with(".localhost"),
+        };
+        self.tls.is_none() && !local
+    }
+
     fn authority(&self) -> String {
         match self.tls.as_ref().and_then(Tls::name) {
             Some(name) => name.to_owned(),

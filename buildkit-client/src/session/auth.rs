@@ -113,6 +113,17 @@ impl Auth {
         })
     }
 
+    /// Whether credentials of `registry` would be sent to the token server at this URL.
+    ///
+    /// # Errors
+    ///
+    /// Why not: it is no URL, carries a user name, is another host's, or would be reached without encryption.
+    pub fn check_realm(&self, registry: &str, realm: &str) -> Result<(), RealmError> {
+        let registry = hub(registry);
+        let plain = self.settings.plain.contains(registry);
+        realm::Realm::check(registry, realm, self.settings.realms.get(registry), plain).map(drop)
+    }
+
     /// Sends credentials of `registry` without encryption when its token server is at an `http://` address: anybody on
     /// the way can read them.
     #[must_use]

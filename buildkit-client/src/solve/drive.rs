@@ -153,6 +153,13 @@ async fn attempt(
     if let Some(verifier) = &solve.verifier {
         services.push(session::policy::service(Arc::clone(verifier), context.clone()));
     }
+    if client.is_exposed() && !solve.attached.is_empty() {
+        let endpoint = client.endpoint();
+        tracing::warn!(endpoint, "secrets and credentials are offered without encryption");
+        context.note(format!(
+            "[security] {endpoint} is not encrypted: what this build offers can be read on the way"
+        ));
+    }
     for missing in &layouts.missing {
         context.note(missing.clone());
     }
@@ -328,7 +335,13 @@ impl Running<'_> {
                     return Err(self.lost(reason, None));
                 }
                 () = &mut unheard => {
-                    return Err(self.lost("no answer to a health check: the daemon does not hear us".into(), None));
+                    let silent = self.link.silent();
+                    let reason = if silent < liveness.health_answer {
+                        "no answer to a health check: the daemon does not hear us".to_owned()
+                    } else {
+                        format!("no answer to a health check, and no byte from the daemon for {:.0} s", silent.as_secs_f32())
+                    };
+                    return Err(self.lost(reason, None));
                 }
                 () = self.context.health_lost(liveness.health_silence()) => {
                     let limit = liveness.health_silence().as_secs_f32();

@@ -66,6 +66,7 @@ pub struct Script {
     hooks: Hooks,
     routes: RoutesBuilder,
     max_header_list_size: Option<u32>,
+    session_chunk: usize,
 }
 
 struct Hooks {
@@ -159,6 +160,13 @@ impl Script {
         self
     }
 
+    /// Sends the bytes of sessions in messages of at most so many, each followed by an empty one. The real daemon's have
+    /// 32 KiB at most.
+    pub fn session_chunk(mut self, bytes: usize) -> Self {
+        self.session_chunk = bytes.max(1);
+        self
+    }
+
     /// Starts it. Must be called within a runtime.
     pub fn start(self) -> FakeBuildKit {
         crate::canary::watch();
@@ -167,6 +175,7 @@ impl Script {
             record: Mutex::default(),
             changed: watch::Sender::new(0),
             stopped: CancellationToken::new(),
+            session_chunk: self.session_chunk,
         });
         let mut routes = self.routes;
         routes.add_service(
@@ -224,7 +233,12 @@ impl FakeBuildKit {
             history: hook(|_| async { Ok(()) }),
             update_history: hook(|_| async { Ok(UpdateBuildHistoryResponse::default()) }),
         };
-        Script { hooks, routes: RoutesBuilder::default(), max_header_list_size: None }
+        Script {
+            hooks,
+            routes: RoutesBuilder::default(),
+            max_header_list_size: None,
+            session_chunk: 32 * 1024,
+        }
     }
 
     /// Opens a connection in memory. Its [`FaultyIo::faults`] make the link fail.
@@ -375,6 +389,7 @@ struct Shared {
     /// Counts changes of the record.
     changed: watch::Sender<u64>,
     stopped: CancellationToken,
+    session_chunk: usize,
 }
 
 impl Shared {

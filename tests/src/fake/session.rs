@@ -305,6 +305,7 @@ pub(super) fn accept(
     let session = Session { channel, metadata };
 
     let record = Arc::clone(shared);
+    let chunk = shared.session_chunk;
     shared.change(|record| {
         record.sessions.insert(id.clone(), session);
         record.sessions_opened += 1;
@@ -318,10 +319,14 @@ pub(super) fn accept(
             }
         };
         let downwards = async {
-            let mut buffer = vec![0; 32 * 1024];
+            let mut buffer = vec![0; chunk];
             while let Ok(read @ 1..) = from_daemon.read(&mut buffer).await {
                 let data = Bytes::copy_from_slice(buffer.get(..read).unwrap_or_default());
                 if out.send(Ok(BytesMessage { data })).await.is_err() {
+                    break;
+                }
+                // Empty messages are legal.
+                if chunk < 32 * 1024 && out.send(Ok(BytesMessage::default())).await.is_err() {
                     break;
                 }
             }
