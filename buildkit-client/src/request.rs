@@ -247,6 +247,16 @@ impl Request {
                 }
             }
         }
+        if let Some((name, _)) = message.frontend_inputs.iter().find(|(_, input)| input.def.is_empty()) {
+            // There is no graph for a daemon to read, and old ones crash on it.
+            return Err(RequestError::option(
+                "input",
+                format!("{name:?} is empty, which no frontend can read"),
+            ));
+        }
+        for definition in message.definition.iter_mut().chain(message.frontend_inputs.values_mut()) {
+            definition.omit_empty_locations();
+        }
         if let Some(definition) = &mut message.definition {
             if definition.def.is_empty() {
                 return Err(RequestError::Empty);
@@ -594,6 +604,19 @@ mod tests {
         let mut twice = request(Frontend::new("dockerfile.v0"));
         twice.cache_to = vec![RegistryCache::new("r/c").into(), RegistryCache::new("r/c").into()];
         assert!(matches!(prepare(&twice), Err(RequestError::Duplicate { .. })));
+    }
+
+    #[test]
+    fn daemons_before_014_get_no_entry_without_a_value() {
+        let state = buildkit_llb::image("a").run(buildkit_llb::sh("true")).root();
+        let frontend = Frontend::new("dockerfile.v0").input("context", &state);
+        let message = prepare(&request(frontend)).unwrap().message;
+        let input = &message.frontend_inputs["context"];
+        assert!(input.source.as_ref().unwrap().locations.is_empty());
+        let message = prepare(&request(&state)).unwrap().message;
+        assert!(message.definition.unwrap().source.unwrap().locations.is_empty());
+        let empty = Frontend::new("dockerfile.v0").input("context", buildkit_llb::scratch());
+        assert!(matches!(prepare(&request(empty)), Err(RequestError::Option { option: "input", .. })));
     }
 
     #[test]

@@ -134,6 +134,9 @@ impl Gateway {
         if !request.frontend.is_empty() {
             self.hand_on_caches(&mut request);
         }
+        for definition in request.definition.iter_mut().chain(request.frontend_inputs.values_mut()) {
+            definition.omit_empty_locations();
+        }
         request.allow_result_return = true;
         request.allow_result_array_ref = true;
         let evaluate = request.evaluate;

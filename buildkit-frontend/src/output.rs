@@ -291,10 +291,17 @@ impl BuildResult {
         let wire = |reference: &Option<Reference>| {
             reference.as_ref().map_or_else(gateway::Ref::default, Reference::to_wire)
         };
+        // An empty value of a map is not written, and daemons before 0.14 crash on an entry without one.
+        let entry = |reference: gateway::Ref| match reference {
+            gateway::Ref { id, def: None } if id.is_empty() => {
+                gateway::Ref { id, def: Some(buildkit_proto::pb::Definition::default()) }
+            }
+            reference => reference,
+        };
         let result = match &self.refs {
             Refs::One(reference) => gateway::result::Result::Ref(wire(reference)),
             Refs::Many(refs) => gateway::result::Result::Refs(gateway::RefMap {
-                refs: refs.iter().map(|(key, reference)| (key.clone(), wire(reference))).collect(),
+                refs: refs.iter().map(|(key, reference)| (key.clone(), entry(wire(reference)))).collect(),
             }),
         };
         let attestations = self

@@ -24,6 +24,7 @@
 //! ```
 
 pub mod canonical;
+mod definition;
 pub mod filesync;
 mod generated;
 mod redact;

@@ -237,6 +237,15 @@ async fn a_graph_is_an_input_of_a_frontend() {
 }
 
 #[tokio::test]
+async fn a_graph_as_an_input_does_not_end_an_old_daemon() {
+    // Before 0.14 an entry of a map without a value is one without a message, and the daemon crashes on it.
+    let Some(daemon) = Daemon::or_skip(Generation::Trixie) else { return };
+    let graph = llb::scratch().mkfile("/Dockerfile", 0o644, "FROM scratch\nCOPY Dockerfile /d\n");
+    let dir = out(client(&daemon).await.solve(Dockerfile::new(graph))).await;
+    assert!(read(&dir, "d").contains("COPY"));
+}
+
+#[tokio::test]
 async fn options_of_a_dockerfile_reach_its_steps() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
     let text = "FROM alpine AS unused\nRUN false\n\
