@@ -3,7 +3,7 @@
 use std::panic::Location;
 
 use crate::constraints::{Constraints, constraint_setters};
-use crate::graph::{Edge, Op, Site};
+use crate::graph::{BuildFile, Edge, Op, Site};
 use crate::state::State;
 
 /// Builds the definition that lies in a file of a state, and gives its result.
@@ -43,7 +43,8 @@ impl BuildOp {
 
 impl From<BuildOp> for State {
     fn from(build: BuildOp) -> Self {
-        let op = Op::Build { input: build.source.edge.clone(), filename: build.filename };
+        let file = BuildFile { input: build.source.edge.clone(), filename: build.filename };
+        let op = Op::Build(Box::new(file));
         build.source.on(Some(Edge::new(op, build.constraints, build.site)))
     }
 }

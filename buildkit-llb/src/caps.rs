@@ -39,7 +39,8 @@ impl fmt::Display for Cap {
 /// The capabilities an op needs; part of its metadata, not of its digest.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Caps {
-    known: u128,
+    /// A bit each; two words, as one of twice the size would align every vertex to it.
+    known: [u64; 2],
     /// Names of later versions, and entries a definition carried with the value false.
     #[allow(clippy::box_collection, reason = "almost always absent, and there is one per vertex")]
     other: Option<Box<BTreeMap<String, bool>>>,
@@ -49,14 +50,20 @@ impl Caps {
     /// Whether `name` is needed.
     pub fn contains(&self, name: &str) -> bool {
         match Cap::named(name) {
-            Some(cap) => self.known & bit(cap) != 0,
+            Some(cap) => self.knows(cap),
             None => self.other.as_ref().is_some_and(|other| other.get(name) == Some(&true)),
         }
     }
 
+    fn knows(&self, cap: Cap) -> bool {
+        let (word, bit) = place(cap);
+        self.known[word] & bit != 0
+    }
+
     /// Adds a capability.
     pub fn insert(&mut self, cap: Cap) {
-        self.known |= bit(cap);
+        let (word, bit) = place(cap);
+        self.known[word] |= bit;
     }
 
     pub(crate) fn insert_named(&mut self, name: &str, value: bool) {
@@ -69,7 +76,8 @@ impl Caps {
     }
 
     pub(crate) fn merge(&mut self, from: &Self) {
-        self.known |= from.known;
+        self.known[0] |= from.known[0];
+        self.known[1] |= from.known[1];
         if let Some(other) = &from.other {
             self.other
                 .get_or_insert_default()
@@ -79,7 +87,7 @@ impl Caps {
 
     /// Names and values as the wire has them, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, bool)> {
-        let known = Cap::all().filter(|cap| self.known & bit(*cap) != 0).map(|cap| (cap.name(), true));
+        let known = Cap::all().filter(|cap| self.knows(*cap)).map(|cap| (cap.name(), true));
         known.chain(
             self.other.iter().flat_map(|other| other.iter()).map(|(name, value)| (name.as_str(), *value)),
         )
@@ -239,8 +247,9 @@ impl<S: Into<String>> FromIterator<S> for ServerCaps {
     }
 }
 
-fn bit(cap: Cap) -> u128 {
-    1 << cap.0
+/// The word and the bit in it that stand for `cap`.
+fn place(cap: Cap) -> (usize, u64) {
+    (usize::from(cap.0 >= 64), 1 << (cap.0 % 64))
 }
 
 const COUNT: u8 = 88;

@@ -1,5 +1,6 @@
 //! Running a process.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::panic::Location;
@@ -96,7 +97,7 @@ pub(crate) struct Extra {
 }
 
 pub(crate) struct MountPoint {
-    pub(crate) dest: String,
+    pub(crate) dest: Cow<'static, str>,
     pub(crate) source: Option<Edge>,
     pub(crate) output: Output,
     pub(crate) options: Option<Box<MountOptions>>,
@@ -315,17 +316,16 @@ impl Run {
         let mut points = Vec::with_capacity(mounts.len() + 1);
         let mut contexts = Vec::with_capacity(mounts.len());
         points.push(mount_point(
-            "/".to_owned(),
+            Cow::Borrowed("/"),
             base.edge.clone(),
             CustomMount { readonly: readonly_root, ..CustomMount::default() },
         ));
         for (dest, mut mount) in mounts {
             let source = mount.source.take().unwrap_or_default();
             contexts.push(Arc::clone(&source.context));
-            points.push(mount_point(dest, source.edge, mount));
+            points.push(mount_point(Cow::Owned(dest), source.edge, mount));
         }
-        // Where each mount went, by the position it was given at.
-        let mut order: Vec<u32> = Vec::with_capacity(points.len());
+        let mut order: Vec<u32> = Vec::new();
         if points.len() > 1 {
             let mut numbered: Vec<(u32, MountPoint)> = (0..).zip(points).collect();
             numbered.sort_by(|(_, a), (_, b)| a.dest.cmp(&b.dest));
@@ -336,8 +336,6 @@ impl Run {
                 }
             }
             points = numbered.into_iter().map(|(_, point)| point).collect();
-        } else {
-            order.push(0);
         }
         let indexed = points.iter_mut().filter(|point| matches!(point.output, Output::Index(_)));
         for (index, point) in (0..).zip(indexed) {
@@ -349,7 +347,7 @@ impl Run {
     }
 }
 
-fn mount_point(dest: String, source: Option<Edge>, mount: CustomMount) -> MountPoint {
+fn mount_point(dest: Cow<'static, str>, source: Option<Edge>, mount: CustomMount) -> MountPoint {
     let output = if mount.readonly {
         Output::Source
     } else if matches!(mount.kind, CustomKind::Tmpfs { .. }) {
@@ -389,6 +387,7 @@ pub struct Exec {
     vertex: Arc<Vertex>,
     base: State,
     contexts: Vec<Arc<Context>>,
+    /// Where each mount went when they were sorted, by the position it was given at; empty for the root alone.
     order: Vec<u32>,
 }
 
@@ -402,11 +401,9 @@ impl Exec {
     /// processes run as those of the mount's source do. None if nothing is mounted there; the output of a mount
     /// that keeps nothing is an error at `marshal`.
     pub fn output_of(&self, dest: &str) -> Option<State> {
-        let Op::Exec(op) = &self.vertex.op else { return None };
-        let given = (0..self.order.len()).rev().find(|given| {
-            let slot = self.order.get(*given).and_then(|slot| op.mounts.get(*slot as usize));
-            slot.is_some_and(|point| point.dest == dest)
-        })?;
+        let mut positions = (0..=self.contexts.len()).rev();
+        let given =
+            positions.find(|given| self.point(*given).is_some_and(|(_, point)| point.dest == dest))?;
         if given == 0 { Some(self.root()) } else { self.mount_output(given - 1) }
     }
 
@@ -418,10 +415,15 @@ impl Exec {
         Some(state.on(self.edge(position + 1)))
     }
 
-    fn edge(&self, given: usize) -> Option<Edge> {
-        let slot = *self.order.get(given)?;
+    /// The mount given at a position, the root being the first, and where it is in the op.
+    fn point(&self, given: usize) -> Option<(u32, &MountPoint)> {
         let Op::Exec(op) = &self.vertex.op else { return None };
-        let point = op.mounts.get(slot as usize)?;
+        let slot = if self.order.is_empty() && given == 0 { 0 } else { *self.order.get(given)? };
+        Some((slot, op.mounts.get(slot as usize)?))
+    }
+
+    fn edge(&self, given: usize) -> Option<Edge> {
+        let (slot, point) = self.point(given)?;
         match point.output {
             Output::Source => point.source.clone(),
             Output::Index(_) | Output::Nothing(_) => Some(Edge { vertex: Arc::clone(&self.vertex), slot }),

@@ -32,17 +32,21 @@ pub(crate) enum Op {
     Diff(Box<DiffOp>),
     Passthrough(Box<PassthroughOp>),
     /// Runs the definition found in a file of its input.
-    Build {
-        input: Option<Edge>,
-        filename: Option<String>,
-    },
+    Build(Box<BuildFile>),
     Loaded(Box<LoadedOp>),
     /// A mistake made where there is no op to keep it, such as an unreadable image config.
-    Invalid {
-        title: &'static str,
-        kind: ErrorKind,
-        input: Option<Edge>,
-    },
+    Invalid(Box<Invalid>),
+}
+
+pub(crate) struct BuildFile {
+    pub(crate) input: Option<Edge>,
+    pub(crate) filename: Option<String>,
+}
+
+pub(crate) struct Invalid {
+    pub(crate) title: &'static str,
+    pub(crate) kind: ErrorKind,
+    pub(crate) input: Option<Edge>,
 }
 
 /// One output of a vertex.
@@ -80,7 +84,8 @@ impl Vertex {
             Op::Merge(inputs) => out.extend(inputs),
             Op::Diff(op) => out.extend(op.lower.iter().chain(&op.upper)),
             Op::Passthrough(op) => out.extend(op.inputs.iter().map(|(edge, _)| edge)),
-            Op::Build { input, .. } | Op::Invalid { input, .. } => out.extend(input),
+            Op::Build(op) => out.extend(&op.input),
+            Op::Invalid(op) => out.extend(&op.input),
             Op::Loaded(op) => out.extend(&op.inputs),
         }
     }
@@ -93,7 +98,8 @@ impl Vertex {
             Op::Merge(inputs) => inputs.drain(..).for_each(take),
             Op::Diff(op) => op.lower.take().into_iter().chain(op.upper.take()).for_each(take),
             Op::Passthrough(op) => op.inputs.drain(..).for_each(|(edge, _)| take(edge)),
-            Op::Build { input, .. } | Op::Invalid { input, .. } => input.take().into_iter().for_each(take),
+            Op::Build(op) => op.input.take().into_iter().for_each(take),
+            Op::Invalid(op) => op.input.take().into_iter().for_each(take),
             Op::Loaded(op) => op.inputs.drain(..).for_each(take),
         }
     }
@@ -107,9 +113,9 @@ impl Vertex {
             Op::Merge(inputs) => format!("merge of {}", inputs.len()),
             Op::Diff(_) => "diff".to_owned(),
             Op::Passthrough(op) => format!("passthrough {:?}", op.id),
-            Op::Build { .. } => "build".to_owned(),
+            Op::Build(_) => "build".to_owned(),
             Op::Loaded(op) => format!("loaded op {}", op.digest),
-            Op::Invalid { title, .. } => (*title).to_owned(),
+            Op::Invalid(op) => op.title.to_owned(),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::env::EnvList;
 use crate::error::{Error, ErrorKind};
 use crate::exec::{Command, Run};
 use crate::file::{Copy, CopySource, FileAction, FileSteps, MkDir, MkFile, Rm, Symlink};
-use crate::graph::{Edge, Op};
+use crate::graph::{Edge, Invalid, Op};
 use crate::marshal::{MarshalOptions, marshal};
 use crate::path;
 use crate::platform::Platform;
@@ -330,7 +330,8 @@ impl State {
             Ok(config) => self.apply_image_config(&config),
             Err(error) => {
                 let kind = ErrorKind::ImageConfig(error.to_string());
-                let op = Op::Invalid { title: "image config", kind, input: self.edge.take() };
+                let invalid = Invalid { title: "image config", kind, input: self.edge.take() };
+                let op = Op::Invalid(Box::new(invalid));
                 self.edge = Some(Edge::new(op, Constraints::new(), site));
             }
         }

@@ -177,7 +177,7 @@ impl Marshaller<'_> {
 fn mount(vertex: &Vertex, point: &MountPoint, input: i64, caps: &mut Caps) -> Result<pb::Mount, Error> {
     let mut out = pb::Mount {
         input,
-        dest: point.dest.clone(),
+        dest: point.dest.to_string(),
         output: match point.output {
             Output::Index(index) => i64::from(index),
             Output::Source | Output::Nothing(_) => -1,
@@ -197,7 +197,7 @@ fn mount(vertex: &Vertex, point: &MountPoint, input: i64, caps: &mut Caps) -> Re
     }
     match &options.kind {
         CustomKind::Cache { id, .. } if id.is_empty() => {
-            return Err(fail(vertex, ErrorKind::CacheWithoutId { dest: point.dest.clone() }));
+            return Err(fail(vertex, ErrorKind::CacheWithoutId { dest: point.dest.to_string() }));
         }
         CustomKind::Cache { id, sharing } => {
             let sharing = match sharing {
@@ -212,7 +212,7 @@ fn mount(vertex: &Vertex, point: &MountPoint, input: i64, caps: &mut Caps) -> Re
         }
         CustomKind::Tmpfs { size } => {
             if point.source.is_some() {
-                return Err(fail(vertex, ErrorKind::TmpfsWithSource { dest: point.dest.clone() }));
+                return Err(fail(vertex, ErrorKind::TmpfsWithSource { dest: point.dest.to_string() }));
             }
             out.mount_type = pb::MountType::Tmpfs.into();
             out.tmpfs_opt = Some(pb::TmpfsOpt { size: *size });

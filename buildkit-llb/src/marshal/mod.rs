@@ -4,10 +4,12 @@ mod exec;
 mod file;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as MapEntry;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 
 use buildkit_proto::{canonical, pb};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::caps::{Cap, Caps, ServerCaps};
 use crate::constraints::{Constraints, OpMetadata};
@@ -15,9 +17,10 @@ use crate::definition::{Definition, Entry, SourceInfos};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
 use crate::exec::{MountPoint, Output};
-use crate::graph::{Edge, Op, Vertex};
+use crate::graph::{BuildFile, Edge, Op, Vertex};
 use crate::platform::Platform;
 use crate::source::SourceOp;
+use crate::source_map::SourceLocation;
 use crate::state::State;
 
 /// What is decided when a graph is marshalled rather than when it is built.
@@ -126,17 +129,21 @@ struct Marshaller<'a> {
     options: &'a MarshalOptions,
     /// The platform of ops that have none of their own.
     platform: &'a Platform,
-    /// Entry of every vertex that is done.
+    /// Entry of every vertex that is done and may be asked for again.
     done: SpreadMap<*const Vertex, usize>,
-    by_digest: SpreadMap<Digest, usize>,
+    /// The vertex that was done last, and its entry.
+    last: (*const Vertex, usize),
+    by_digest: ByDigest,
     entries: Vec<Entry>,
     infos: SourceInfos,
     buffer: Vec<u8>,
+    arena: BytesMut,
 }
 
 enum Visit<'a> {
-    Open(&'a Vertex),
-    Close(&'a Vertex),
+    /// The flag says that nothing but the op closed next takes the vertex.
+    Open(&'a Vertex, bool),
+    Close(&'a Vertex, bool),
 }
 
 impl<'a> Marshaller<'a> {
@@ -145,31 +152,41 @@ impl<'a> Marshaller<'a> {
             options,
             platform: options.constraints.explicit_platform().unwrap_or(&options.platform),
             done: SpreadMap::default(),
-            by_digest: SpreadMap::default(),
+            last: (std::ptr::null(), 0),
+            by_digest: ByDigest::default(),
             entries: Vec::new(),
             infos: SourceInfos::default(),
             buffer: Vec::new(),
+            arena: BytesMut::new(),
         }
     }
 
     /// Inputs first, in the order of the op; every vertex once.
-    fn walk(&mut self, root: &Edge) -> Result<(), Error> {
-        let mut stack = vec![Visit::Open(&root.vertex)];
+    fn walk(&mut self, root: &'a Edge) -> Result<(), Error> {
+        let mut stack = vec![Visit::Open(&root.vertex, false)];
         let mut inputs = Vec::new();
         while let Some(visit) = stack.pop() {
             match visit {
-                Visit::Open(vertex) => {
+                Visit::Open(vertex, sole) => {
                     if self.done.contains_key(&std::ptr::from_ref(vertex)) {
                         continue;
                     }
-                    stack.push(Visit::Close(vertex));
+                    stack.push(Visit::Close(vertex, sole));
                     vertex.inputs(&mut inputs);
-                    stack.extend(inputs.drain(..).rev().map(|edge| Visit::Open(&edge.vertex)));
+                    let single = inputs.len() == 1;
+                    // An only input that nobody else holds is closed just before its op, and never asked for again.
+                    let open = |edge: &'a Edge| {
+                        Visit::Open(&edge.vertex, single && Arc::strong_count(&edge.vertex) == 1)
+                    };
+                    stack.extend(inputs.drain(..).rev().map(open));
                 }
-                Visit::Close(vertex) => {
-                    if !self.done.contains_key(&std::ptr::from_ref(vertex)) {
+                Visit::Close(vertex, sole) => {
+                    if sole || !self.done.contains_key(&std::ptr::from_ref(vertex)) {
                         let entry = self.marshal(vertex)?;
-                        self.done.insert(vertex, entry);
+                        self.last = (vertex, entry);
+                        if !sole {
+                            self.done.insert(vertex, entry);
+                        }
                     }
                 }
             }
@@ -206,12 +223,15 @@ impl<'a> Marshaller<'a> {
             Op::Exec(op) => match op.mounts.get(edge.slot as usize) {
                 Some(MountPoint { output: Output::Index(index), .. }) => i64::from(*index),
                 Some(MountPoint { output: Output::Nothing(mount), dest, .. }) => {
-                    return Err(fail(vertex, ErrorKind::NoOutput { dest: dest.clone(), mount }));
+                    return Err(fail(vertex, ErrorKind::NoOutput { dest: dest.to_string(), mount }));
                 }
                 _ => 0,
             },
             _ => i64::from(edge.slot),
         };
+        if self.last.0 == std::ptr::from_ref(vertex) {
+            return Ok((self.last.1, index));
+        }
         match self.done.get(&std::ptr::from_ref(vertex)) {
             Some(entry) => Ok((*entry, index)),
             None => Err(fail(vertex, ErrorKind::Cycle)),
@@ -237,7 +257,7 @@ impl<'a> Marshaller<'a> {
             }
         };
         if let Op::Loaded(op) = &vertex.op {
-            return Ok(self.add(op.digest, op.bytes.clone(), op.metadata.clone(), &op.locations));
+            return Ok(self.add(op.digest, Some(op.bytes.clone()), op.metadata.clone(), &op.locations));
         }
 
         let mut op = pb::Op::default();
@@ -292,7 +312,8 @@ impl<'a> Marshaller<'a> {
                 op.inputs = self.inputs(passthrough.inputs.iter().map(|(edge, _)| edge))?;
                 (pb::op::Op::Passthrough(pb::PassthroughOp { id: passthrough.id.clone(), outputs }), None)
             }
-            Op::Build { input, filename } => {
+            Op::Build(file) => {
+                let BuildFile { input, filename } = &**file;
                 caps.insert(Cap::SOURCE_BUILDOP_LLBFILENAME);
                 if input.is_none() {
                     return Err(fail(vertex, ErrorKind::BuildWithoutInput));
@@ -307,7 +328,7 @@ impl<'a> Marshaller<'a> {
                 };
                 (pb::op::Op::Build(build), Some(self.platform_of(vertex)))
             }
-            Op::Invalid { kind, .. } => return Err(fail(vertex, kind.clone())),
+            Op::Invalid(op) => return Err(fail(vertex, op.kind.clone())),
             Op::Loaded(_) => return Err(fail(vertex, ErrorKind::NoResult)),
         };
         op.op = Some(body);
@@ -318,30 +339,39 @@ impl<'a> Marshaller<'a> {
         self.buffer.clear();
         canonical::encode_op_into(&op, &mut self.buffer);
         let digest = Digest::of(&self.buffer);
-        let bytes = Bytes::copy_from_slice(&self.buffer);
-        Ok(self.add(digest, bytes, metadata, locations))
+        Ok(self.add(digest, None, metadata, locations))
     }
 
+    /// The entry called `digest`, with these bytes or else those of the buffer.
     fn add(
         &mut self,
         digest: Digest,
-        bytes: Bytes,
+        bytes: Option<Bytes>,
         metadata: OpMetadata,
-        locations: &[crate::source_map::SourceLocation],
+        locations: &[SourceLocation],
     ) -> usize {
         let locations: Vec<_> =
             locations.iter().filter_map(|location| self.infos.locate(location, self.options)).collect();
-        if let Some(entry) = self.by_digest.get(&digest) {
-            if let Some(known) = self.entries.get_mut(*entry) {
-                known.metadata.merge(&metadata);
-                known.locations.get_or_insert_default().extend(locations);
-            }
-            return *entry;
+        let entry = self.by_digest.position_or_insert(&self.entries, digest);
+        if let Some(known) = self.entries.get_mut(entry) {
+            known.metadata.merge(&metadata);
+            known.locations.get_or_insert_default().extend(locations);
+            return entry;
         }
-        let entry = self.entries.len();
-        self.by_digest.insert(digest, entry);
+        let bytes = bytes.unwrap_or_else(|| self.keep());
         self.entries.push(Entry::new(digest, bytes, metadata, Some(locations)));
         entry
+    }
+
+    /// The bytes of the buffer, in memory that many ops share.
+    fn keep(&mut self) -> Bytes {
+        const MOST: usize = 64 << 10;
+        if self.arena.capacity() < self.buffer.len() {
+            let wanted = (self.entries.len() * 256).clamp(256, MOST).max(self.buffer.len());
+            self.arena = BytesMut::with_capacity(wanted);
+        }
+        self.arena.extend_from_slice(&self.buffer);
+        self.arena.split().freeze()
     }
 
     fn platform_of<'v>(&self, vertex: &'v Vertex) -> &'v Platform
@@ -392,6 +422,38 @@ impl<'a> Marshaller<'a> {
             }
         }
         Ok((pb::op::Op::Source(op), source.platform.then(|| self.platform_of(vertex))))
+    }
+}
+
+/// Entries by digest. The key is the beginning of the digest, which is enough but for digests that were looked for.
+#[derive(Default)]
+struct ByDigest {
+    prefixes: SpreadMap<u64, u32>,
+    /// Digests whose beginning is that of another.
+    others: SpreadMap<Digest, usize>,
+}
+
+impl ByDigest {
+    /// The entry called `digest`, or else the number the next one will have, which is remembered.
+    fn position_or_insert(&mut self, entries: &[Entry], digest: Digest) -> usize {
+        let next = entries.len();
+        let [a, b, c, d, e, f, g, h, ..] = *digest.as_bytes();
+        let prefix = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        match self.prefixes.entry(prefix) {
+            MapEntry::Vacant(slot) => {
+                if let Ok(next) = u32::try_from(next) {
+                    slot.insert(next);
+                }
+                next
+            }
+            MapEntry::Occupied(slot) => {
+                let known = *slot.get() as usize;
+                if entries.get(known).is_some_and(|entry| entry.digest == digest) {
+                    return known;
+                }
+                *self.others.entry(digest).or_insert(next)
+            }
+        }
     }
 }
 
