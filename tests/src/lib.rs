@@ -28,6 +28,8 @@ mod guides {
     mod exports {}
     #[doc = include_str!("../../docs/guide/caching.md")]
     mod caching {}
+    #[doc = include_str!("../../docs/guide/llb.md")]
+    mod llb_graphs {}
     #[doc = include_str!("../../docs/concepts/llb.md")]
     mod llb {}
     #[doc = include_str!("../../docs/guide/progress.md")]

@@ -20,7 +20,7 @@ impl CaseKind for Recipes {
     }
 
     fn answer(&self, case: Map<String, Value>) -> Answer {
-        match replay(Fields(case)) {
+        match definition(case) {
             Err(why) => Answer::broken(why),
             Ok(Err(error)) => Answer {
                 detail: serde_json::json!({ "error": error.to_string() }),
@@ -50,8 +50,12 @@ impl CaseKind for Recipes {
     }
 }
 
-/// The graph of a recipe, marshalled. The outer error is a recipe nobody can follow.
-fn replay(mut case: Fields) -> Result<Result<llb::Definition, llb::Error>, String> {
+/// The graph of a recipe, marshalled.
+///
+/// # Errors
+/// The outer error is a recipe nobody can follow.
+pub fn definition(case: Map<String, Value>) -> Result<Result<llb::Definition, llb::Error>, String> {
+    let mut case = Fields(case);
     let platform = platform(&case.take::<String>("platform")?)?;
     let result: String = case.take("result")?;
     let steps: Vec<Map<String, Value>> = case.take("steps")?;
