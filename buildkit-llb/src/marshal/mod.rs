@@ -437,8 +437,7 @@ impl ByDigest {
     /// The entry called `digest`, or else the number the next one will have, which is remembered.
     fn position_or_insert(&mut self, entries: &[Entry], digest: Digest) -> usize {
         let next = entries.len();
-        let [a, b, c, d, e, f, g, h, ..] = *digest.as_bytes();
-        let prefix = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let prefix = digest.as_bytes().first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
         match self.prefixes.entry(prefix) {
             MapEntry::Vacant(slot) => {
                 if let Ok(next) = u32::try_from(next) {
