@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lint::Linter;
 use crate::lower::context::Contexts;
 use crate::lower::convert::{self, Conversion, Evaluated};
-use crate::lower::{ImageConfig, Options};
+use crate::lower::{Channel, ImageConfig, Options};
 use crate::parser::{Lines, detect_syntax};
 
 use self::entrypoint::{Entrypoint, ranges};
@@ -42,12 +42,28 @@ const FRONTEND_CAPS: [&str; 4] = ["inputs", "subrequests", "contexts", "gitquery
 ///
 /// Malformed options and Dockerfiles, with the places in the Dockerfile; whatever the daemon answers.
 pub async fn build(gateway: Gateway) -> buildkit_frontend::Result<BuildResult> {
+    build_in(gateway, Channel::Stable).await
+}
+
+/// Builds a Dockerfile that may use what only the labs channel allows ([`Channel::Labs`]); otherwise as
+/// [`build`].
+///
+/// # Errors
+///
+/// As [`build`].
+#[cfg(feature = "labs")]
+pub async fn build_labs(gateway: Gateway) -> buildkit_frontend::Result<BuildResult> {
+    build_in(gateway, Channel::Labs).await
+}
+
+async fn build_in(gateway: Gateway, channel: Channel) -> buildkit_frontend::Result<BuildResult> {
     if !gateway.llb_caps().contains("file.base") {
         let message = "this frontend needs BuildKit 0.5 or later; update the daemon";
         return Err(buildkit_frontend::Error::with_code(Code::Unimplemented, message));
     }
     let opts: BTreeMap<String, String> = gateway.options().clone().into_map();
     let mut options = Options::from_frontend(&opts).map_err(plain)?;
+    options.channel = channel;
     options.session = Some(gateway.session_id().to_owned()).filter(|s| !s.is_empty());
     let unsupported = check_caps(opts.get("frontend.caps").map_or("", String::as_str))?;
 
@@ -65,7 +81,7 @@ pub async fn build(gateway: Gateway) -> buildkit_frontend::Result<BuildResult> {
         return Err(error);
     }
     let driver = Driver { gateway: &gateway, contexts: &contexts, entrypoint: &entrypoint };
-    if let Some(request) = opts.get("requestid").filter(|r| !r.is_empty()) {
+    if let Some(request) = opts.get("requestid") {
         return driver.subrequest(request).await;
     }
     driver.build().await
@@ -95,7 +111,7 @@ fn check_caps(list: &str) -> buildkit_frontend::Result<Option<buildkit_frontend:
 /// The frontend that the build argument or the Dockerfile asks for: image, command line, place.
 fn other_frontend(opts: &BTreeMap<String, String>, data: &[u8]) -> Option<(String, String, Option<Lines>)> {
     if let Some(line) = opts.get("build-arg:BUILDKIT_SYNTAX") {
-        let image = line.split(' ').next().unwrap_or_default();
+        let image = line.trim().split(' ').next().unwrap_or_default();
         return Some((image.to_owned(), line.clone(), None));
     }
     detect_syntax(data).map(|s| (s.image, s.command_line, Some(s.lines)))
@@ -169,6 +185,8 @@ struct Built {
     image: ImageConfig,
     base_image: Option<Vec<u8>>,
     epoch: Option<i64>,
+    /// The graph of the SBOM scan.
+    scan: Option<Definition>,
     attestation: Option<Attestation>,
 }
 
@@ -239,7 +257,12 @@ impl Driver<'_> {
             .enumerate()
             .map(|(index, platform)| self.platform(index, *platform, scanner.as_ref()));
         // Platforms do not stop each other: what one of them solves is in the cache next time.
-        let built = join_all(builds).await.into_iter().collect::<buildkit_frontend::Result<_>>()?;
+        let mut built: Vec<Built> =
+            join_all(builds).await.into_iter().collect::<buildkit_frontend::Result<_>>()?;
+        join_all(built.iter_mut().map(|built| self.scan(built)))
+            .await
+            .into_iter()
+            .collect::<buildkit_frontend::Result<()>>()?;
         Ok(self.assemble(built))
     }
 
@@ -264,14 +287,10 @@ impl Driver<'_> {
             Some(platform) => platform.clone(),
             None => self.gateway.default_platform(),
         };
-        let attestation = match scanner {
-            Some(scanner) => {
-                let definition =
-                    scanner.graph(&platform_id(&shown), &evaluated, &graph).map_err(|e| self.located(e))?;
-                Some(Scanner::attest(self.solve(&definition).await?))
-            }
-            None => None,
-        };
+        let scan = scanner
+            .map(|scanner| scanner.graph(&platform_id(&shown), &evaluated, &graph))
+            .transpose()
+            .map_err(|e| self.located(e))?;
         let target = evaluated.plan.stages.get(evaluated.plan.target);
         let asked = shown.normalized();
         let mut platform = asked.clone();
@@ -290,8 +309,18 @@ impl Driver<'_> {
             base_image: target.and_then(|s| s.base_image.as_ref()).map(|image| image.to_json()),
             epoch: evaluated.epoch.map(|t| t.seconds),
             image: evaluated.image,
-            attestation,
+            scan,
+            attestation: None,
         })
+    }
+
+    /// Scans what was built, if that was asked for.
+    async fn scan(&self, built: &mut Built) -> buildkit_frontend::Result<()> {
+        if let Some(definition) = built.scan.take() {
+            let found = self.gateway.solve(Solve::definition(&definition)).await?;
+            built.attestation = Some(Scanner::attest(found.single()?.cloned()));
+        }
+        Ok(())
     }
 
     async fn solve(&self, definition: &Definition) -> buildkit_frontend::Result<Option<Reference>> {

@@ -36,5 +36,7 @@ pub mod parser;
 mod suggest;
 
 pub use self::build::build;
+#[cfg(feature = "labs")]
+pub use self::build::build_labs;
 pub use self::dockerfile::Dockerfile;
 pub use self::error::{Error, ErrorKind, Result};

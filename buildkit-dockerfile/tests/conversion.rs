@@ -104,6 +104,41 @@ fn circles_of_stages_name_every_step() {
     assert_eq!(error.locations().iter().map(|l| l.start).collect::<Vec<_>>(), [2, 4]);
 }
 
+const DEVICE: &str = "FROM alpine\nRUN --device=vendor.com/gpu=all,required nvidia-smi\n";
+
+#[test]
+fn devices_are_refused_in_the_stable_channel() {
+    let error = convert(DEVICE, &PLAIN).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(error.locations().iter().map(|l| l.start).collect::<Vec<_>>(), [2]);
+}
+
+#[cfg(feature = "labs")]
+#[test]
+fn devices_reach_the_process_in_the_labs_channel() {
+    let mut options = Options::default().session("sess").platform(&buildkit_llb::Platform::LINUX_AMD64);
+    options.channel = buildkit_dockerfile::lower::Channel::Labs;
+    let converted = block_on(Dockerfile::parse(DEVICE).unwrap().to_llb(&options, &PLAIN)).unwrap();
+    let exec = converted.definition.ops().find_map(|op| match op.message().unwrap().op {
+        Some(buildkit_proto::pb::op::Op::Exec(exec)) => Some(exec),
+        _ => None,
+    });
+    let devices = exec.unwrap().cdi_devices;
+    assert_eq!(
+        devices.iter().map(|d| (d.name.as_str(), d.optional)).collect::<Vec<_>>(),
+        [("vendor.com/gpu=all", false)]
+    );
+}
+
+#[test]
+fn directories_without_a_session_are_those_of_one_conversion() {
+    let bytes = || {
+        let file = Dockerfile::parse("FROM scratch\nCOPY a /a\n").unwrap();
+        block_on(file.to_llb(&Options::default(), &PLAIN)).unwrap().definition.to_bytes()
+    };
+    assert_ne!(bytes(), bytes());
+}
+
 #[test]
 fn conversions_are_reproducible() {
     let source = "FROM alpine\nCOPY --link a /a\nRUN --mount=type=cache,target=/c true\n";

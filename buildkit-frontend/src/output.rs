@@ -60,6 +60,8 @@ impl Default for Refs {
 pub struct Attestation {
     /// What kind of statement.
     pub kind: AttestationKind,
+    /// The URI that every statement of a bundle must have as the type of its predicate; empty for any.
+    pub bundle_predicate_type: String,
     /// Where the statement is.
     pub reference: Option<Reference>,
     /// Its path there: a file, or for a bundle a directory.
@@ -324,8 +326,12 @@ impl From<Reference> for BuildResult {
 
 impl Attestation {
     fn from_wire(bridge: &Arc<dyn Bridge>, wire: gateway::Attestation) -> Self {
+        let mut bundle_predicate_type = String::new();
         let kind = match wire.kind() {
-            gateway::AttestationKind::Bundle => AttestationKind::Bundle,
+            gateway::AttestationKind::Bundle => {
+                bundle_predicate_type = wire.in_toto_predicate_type;
+                AttestationKind::Bundle
+            }
             gateway::AttestationKind::InToto => AttestationKind::InToto {
                 predicate_type: wire.in_toto_predicate_type,
                 subjects: wire
@@ -342,6 +348,7 @@ impl Attestation {
         };
         Self {
             kind,
+            bundle_predicate_type,
             reference: wire.r#ref.and_then(|reference| Reference::new(bridge, reference)),
             path: wire.path,
             metadata: wire.metadata,
@@ -354,6 +361,7 @@ impl Attestation {
             metadata: self.metadata.clone(),
             r#ref: self.reference.as_ref().map(Reference::to_wire),
             path: self.path.clone(),
+            in_toto_predicate_type: self.bundle_predicate_type.clone(),
             ..gateway::Attestation::default()
         };
         if let AttestationKind::InToto { predicate_type, subjects } = &self.kind {

@@ -101,16 +101,20 @@ impl Platform {
     }
 
     /// The platform with aliases spelled out: `Linux/x86_64` is `linux/amd64`, `linux/aarch64` is
-    /// `linux/arm64`, `linux/arm` is `linux/arm/v7`. An empty operating system becomes that of the host.
+    /// `linux/arm64`, `linux/arm` is `linux/arm/v7`. An empty operating system becomes that of the host;
+    /// features are sorted, each once.
     #[must_use]
     pub fn normalized(&self) -> Self {
         let (architecture, variant) = normalize_arch(&self.architecture, &self.variant);
+        let mut os_features = self.os_features.clone();
+        os_features.sort_unstable();
+        os_features.dedup();
         Self {
             os: normalize_os(&self.os),
             architecture,
             variant,
             os_version: self.os_version.clone(),
-            os_features: self.os_features.clone(),
+            os_features,
         }
     }
 

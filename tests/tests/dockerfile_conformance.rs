@@ -13,6 +13,16 @@ async fn all_pass(file: &str) {
         eprintln!("skipped: the recorded cases {file} are not beside the repository");
         return;
     };
+    passes(file, &content).await;
+}
+
+/// Runs all cases of a file of this repository; gives their number.
+async fn own_pass(file: &str) -> usize {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(file);
+    passes(file, &std::fs::read_to_string(path).unwrap()).await
+}
+
+async fn passes(file: &str, content: &str) -> usize {
     let (mut total, mut failed) = (0, Vec::new());
     for line in content.lines() {
         let case = serde_json::from_str(line).unwrap();
@@ -27,6 +37,22 @@ async fn all_pass(file: &str) {
         eprintln!("{}: {:#?}", verdict.name, verdict.differences);
     }
     assert!(failed.is_empty(), "{} of {total} cases of {file} differ", failed.len());
+    total
+}
+
+#[tokio::test]
+async fn every_worked_example_converts_as_recorded() {
+    assert_eq!(own_pass("dockerfile-examples.jsonl").await, 63);
+}
+
+#[tokio::test]
+async fn every_listed_error_is_one_at_its_place() {
+    assert_eq!(own_pass("dockerfile-errors.jsonl").await, 176);
+}
+
+#[tokio::test]
+async fn quirks_of_options_contexts_and_rules_are_those_of_the_reference() {
+    assert!(own_pass("dockerfile-quirks.jsonl").await >= 57);
 }
 
 #[tokio::test]

@@ -75,7 +75,6 @@ fn tests(steps: &mut Steps, daemons: &Daemons, options: &Options) -> Result {
     let report = target().join("daemon-tests.tsv");
     let _ = std::fs::remove_file(&report);
     let mut test = cargo();
-    // Not all features: the labs channel of the Dockerfile frontend changes what is accepted.
     test.args(["test", "--workspace", "--no-fail-fast", "--", "--show-output"]);
     test.env("BUILDKIT_TESTS_STATE", State::path()).env("BUILDKIT_TESTS_REPORT", &report);
     if options.no_daemon {

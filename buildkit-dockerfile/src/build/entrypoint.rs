@@ -6,7 +6,7 @@ use buildkit_proto::pb;
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::lower::context::{Contexts, DOCKERIGNORE};
+use crate::lower::context::{Contexts, DOCKERIGNORE, with_session};
 use crate::parser::Lines;
 
 use super::resolver::GatewayResolver;
@@ -34,9 +34,12 @@ impl Entrypoint {
             (Some(name), _) | (None, Some(name)) => name.clone(),
             (None, None) => DOCKERFILE.to_owned(),
         };
-        let (dir, base) = filename.rsplit_once('/').map_or(("", filename.as_str()), |(d, b)| (d, b));
+        let lower = filename
+            .trim_end_matches('/')
+            .strip_suffix(DOCKERFILE)
+            .filter(|dir| dir.is_empty() || dir.ends_with('/'));
         let lower =
-            (base == DOCKERFILE).then(|| buildkit_llb::path::join(&[dir, &DOCKERFILE.to_ascii_lowercase()]));
+            lower.map(|dir| buildkit_llb::path::clean(&format!("{dir}{}", DOCKERFILE.to_ascii_lowercase())));
         let remote = contexts.dockerfile.clone().filter(|_| options.dockerfile_local.is_none());
         let state = match remote {
             Some(state) => state,
@@ -78,15 +81,12 @@ fn local_source(contexts: &Contexts<'_>, filename: &str, lower: Option<&str>) ->
     let name = options.dockerfile_local.as_deref().unwrap_or("dockerfile");
     let mut follow = vec![filename.to_owned(), format!("{filename}{DOCKERIGNORE}")];
     follow.extend(lower.map(str::to_owned));
-    let mut local = Local::new(name)
+    let local = Local::new(name)
         .follow(follow)
         .shared_key_hint(name)
         .name(format!("[internal] load build definition from {filename}"))
         .differ(Differ::None, false);
-    if let Some(session) = options.session_of(name) {
-        local = local.session(session);
-    }
-    local.into()
+    with_session(local, options.session_of(name)).into()
 }
 
 /// One range a line, as BuildKit describes places.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use buildkit_frontend::{Gateway, ResolveMode as Mode, ResolveSource, Solve};
-use buildkit_llb::{Definition, MarshalOptions, Platform, State, caps};
+use buildkit_llb::{Definition, MarshalOptions, Platform, Source, State, caps};
 use buildkit_proto::pb;
 use bytes::Bytes;
 use futures::lock::Mutex;
@@ -49,6 +49,15 @@ impl GatewayResolver {
         }
         tree.marshal(MarshalOptions::new(self.gateway.default_platform()).caps(known))
     }
+}
+
+/// An HTTP source by itself, and the name of the file it writes.
+fn alone(source: &pb::SourceOp) -> Option<(State, String)> {
+    let is_http = source.identifier.starts_with("http://") || source.identifier.starts_with("https://");
+    let filename = source.attrs.get("http.filename").filter(|name| is_http && !name.is_empty())?;
+    let tree =
+        source.attrs.iter().fold(Source::new(&source.identifier), |tree, (key, value)| tree.attr(key, value));
+    Some((tree.into(), filename.clone()))
 }
 
 #[async_trait]
@@ -100,9 +109,16 @@ impl Resolver for GatewayResolver {
 
     async fn source(&self, tree: &State, log_name: &str) -> Result<Option<SourceMetadata>, ResolveError> {
         let definition = self.marshal(tree)?;
-        let mut ops = definition.ops();
-        let (Some(first), 2) = (ops.next(), definition.ops().len()) else { return Ok(None) };
-        let Some(pb::op::Op::Source(source)) = first.message()?.op else { return Ok(None) };
+        let mut found = None;
+        for op in definition.ops() {
+            if let Some(pb::op::Op::Source(source)) = op.message()?.op
+                && found.replace(source).is_some()
+            {
+                return Ok(None);
+            }
+        }
+        let Some(source) = found else { return Ok(None) };
+        let file = alone(&source);
         let is_git = source.identifier.starts_with("git://");
         let mut ask = ResolveSource::from(source).log_name(log_name);
         if is_git {
@@ -113,7 +129,7 @@ impl Resolver for GatewayResolver {
         Ok(Some(SourceMetadata {
             commit: answer.git.map(|git| git.commit_object).filter(|commit| !commit.is_empty()),
             last_modified: http.as_ref().and_then(|http| http.last_modified.as_ref()).map(|t| t.seconds),
-            filename: http.map(|http| http.filename).filter(|name| !name.is_empty()),
+            file,
         }))
     }
 

@@ -15,6 +15,8 @@ use crate::lower::{ImageConfig, ImageRequest, SbomScanner};
 const CORE: &str = "sbom";
 const SOURCE: &str = "/run/src";
 const OUT: &str = "/run/out/";
+/// What the statements of an SBOM are about.
+const PREDICATE: &str = "https://spdx.dev/Document";
 
 /// A scanner whose config is known.
 pub(crate) struct Scanner {
@@ -108,6 +110,7 @@ impl Scanner {
         let metadata = [("reason", "sbom"), ("sbom-core", CORE)];
         Attestation {
             kind: AttestationKind::Bundle,
+            bundle_predicate_type: PREDICATE.to_owned(),
             reference,
             path: String::new(),
             metadata: metadata.into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect(),

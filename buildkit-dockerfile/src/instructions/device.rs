@@ -4,7 +4,7 @@ use super::{csv, fail, parse_bool};
 use crate::Result;
 use crate::suggest::nearest;
 
-/// A `--device`. Variables in it are not replaced.
+/// A `--device`. Nothing in it is expanded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {
     /// The name of a CDI device or class, e.g. `vendor.com/gpu=all`.
@@ -14,18 +14,18 @@ pub struct Device {
 }
 
 impl Device {
-    /// Reads the comma separated fields of the flag's value.
+    /// Reads comma separated fields. The first that is no key is the name.
     pub(super) fn parse(value: &str) -> Result<Self> {
-        let mut device = Device::default();
-        for field in &csv::fields(value).map_err(|e| e.context("--device"))? {
+        let mut device = Self::default();
+        for field in csv::fields(value).map_err(|e| e.context("--device"))? {
             let (key, value) = match field.split_once('=') {
-                Some((key, value)) => (key.to_lowercase(), Some(value.to_owned())),
+                Some((key, value)) => (key.to_lowercase(), Some(value)),
                 None => (field.to_lowercase(), None),
             };
             match (key.as_str(), value) {
                 ("required", None) => device.required = true,
                 ("required", Some(value)) => {
-                    device.required = parse_bool(&value).ok_or_else(|| {
+                    device.required = parse_bool(value).ok_or_else(|| {
                         fail(format!("required of --device is true or false, not {value:?}"))
                     })?;
                 }
@@ -36,9 +36,9 @@ impl Device {
                             device.name
                         )));
                     }
-                    device.name = name;
+                    name.clone_into(&mut device.name);
                 }
-                _ if device.name.is_empty() => device.name.clone_from(field),
+                _ if device.name.is_empty() => device.name = field,
                 (key, Some(_)) => {
                     let error = fail(format!("--device has no key '{key}' (in '{field}')"));
                     return Err(error.did_you_mean(nearest(key, ["name", "required"])));

@@ -58,6 +58,13 @@ const FLAGS: &Known = &[("platform", Type::Text)];
 pub(super) fn parse(keyword: &str, request: Request, site: Site<'_>, linter: &mut Linter) -> Result<From> {
     let Request { keyword: upper, flags, args, .. } = request;
     let (words, _) = Request::words(args);
+    // The rules look at the words before these are judged.
+    if let [_, _, written] = words.as_slice() {
+        linter.stage_name_casing(site, written);
+    }
+    if let [_, r#as, _, ..] = words.as_slice() {
+        linter.from_as_casing(site, keyword, r#as);
+    }
     let mut words = words.into_iter();
     let (base, r#as, written_name, more) = (words.next(), words.next(), words.next(), words.next());
     // Both rules judge the words by their places, before anything is refused.

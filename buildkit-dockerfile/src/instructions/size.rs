@@ -10,7 +10,7 @@ pub fn parse_bool(text: &str) -> Option<bool> {
 }
 
 /// A number of bytes: a decimal number, an optional blank, an optional unit of powers of 1024 (`b`, `k`,
-/// `m`, `g`, `t`, `p`, each but `b` also with `b` or `ib` behind), in any case. Fractions are cut.
+/// `m`, `g`, `t`, `p`, each but `b` also with `b` or `ib` behind), in any case. Fractions are cut; numbers of 8 EiB and more give the smallest integer.
 pub fn parse_size(text: &str) -> Option<i64> {
     let last = text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ')?;
     let (number, unit) = text.split_at_checked(last + 1)?;
@@ -30,9 +30,9 @@ pub fn parse_size(text: &str) -> Option<i64> {
         * [1.0, 1024.0, 1_048_576.0, 1_073_741_824.0, 1_099_511_627_776.0, 1_125_899_906_842_624.0][power];
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "fractions are cut, too large numbers are the largest"
+        reason = "fractions are cut; what does not fit is what the reference makes of it on its usual machines"
     )]
-    (bytes >= 0.0).then_some(bytes as i64)
+    (bytes >= 0.0).then_some(if bytes < 9_223_372_036_854_775_808.0 { bytes as i64 } else { i64::MIN })
 }
 
 #[cfg(test)]
@@ -51,6 +51,7 @@ mod tests {
             ("1T", Some(1 << 40)),
             ("1p", Some(1 << 50)),
             (".5k", Some(512)),
+            ("9223372036854775807", Some(i64::MIN)),
             ("1e3", Some(1000)),
             ("-1", None),
             ("abc", None),

@@ -83,8 +83,8 @@ impl Config {
 
     /// The configuration of a comment `check=…` above an instruction, if a good one is there.
     pub(crate) fn from_comments(comments: &[String]) -> Option<Self> {
-        let value = comments.iter().find_map(|c| c.strip_prefix("check="))?;
-        Config::parse(value.split(' ').next().unwrap_or_default()).ok()
+        let check = comments.iter().find_map(|c| crate::parser::inline_directive(c, "check"))?;
+        Config::parse(check.split(' ').next().unwrap_or_default()).ok()
     }
 }
 

@@ -19,7 +19,7 @@ impl Linter {
         names: impl Iterator<Item = &'n str> + Clone,
     ) {
         let Some(comment) = site.comments.last() else { return };
-        let first = comment.split(char::is_whitespace).next().unwrap_or_default();
+        let first = comment.split(' ').next().unwrap_or_default();
         if names.clone().any(|name| name == first) {
             return;
         }

@@ -46,9 +46,10 @@ pub(super) static RESERVED_STAGE_NAME: Rule = Rule {
 impl Linter {
     /// The stage of `site` is called `name`, as written.
     pub fn stage_name_casing(&mut self, site: Site<'_>, name: &str) {
-        if name.bytes().any(|b| b.is_ascii_uppercase()) {
+        let lower = name.to_lowercase();
+        if name != lower {
             self.fire(&STAGE_NAME_CASING, site, || {
-                format!("stage name '{name}' should be lowercase: '{}'", name.to_ascii_lowercase())
+                format!("stage name '{name}' should be lowercase: '{lower}'")
             });
         }
     }

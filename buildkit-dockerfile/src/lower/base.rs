@@ -13,7 +13,7 @@ use crate::lint::Linter;
 use crate::suggest;
 
 use super::config::ImageConfig;
-use super::context::{Contexts, GivenContext, NamedContext};
+use super::context::{Contexts, NamedContext};
 use super::graph::Plan;
 use super::names::{Counter, Prefix};
 use super::resolver::ImageRequest;
@@ -36,14 +36,11 @@ pub(crate) struct BaseOptions<'a> {
 }
 
 /// What is known of a base image before it is looked up.
-#[derive(Debug)]
 struct Lookup {
     stage: StageId,
     reachable: bool,
     reference: String,
     platform: Platform,
-    /// The named context that stands in for the whole stage.
-    replaced_by: Option<GivenContext>,
 }
 
 /// What became of a lookup.
@@ -51,9 +48,10 @@ struct Lookup {
 enum Found {
     /// The stage is not needed; its name is fine.
     Unneeded(String),
+    /// A named context stands in for the stage.
+    Replacement(NamedContext),
+    /// A named context stands in for the base image.
     Context(NamedContext),
-    /// The context is the stage itself; its instructions do not count.
-    Stage(NamedContext),
     Image {
         reference: String,
         image: ImageConfig,
@@ -70,10 +68,7 @@ impl Plan<'_> {
     ) -> Result<Vec<bool>> {
         let mut triggers = 0;
         loop {
-            let mut reachable = self.reachable();
-            if options.all_stages {
-                reachable.fill(true);
-            }
+            let reachable = self.reachable();
             self.resolve_images(options, &reachable, linter).await?;
             let mut grown = false;
             let target = self.target;
@@ -102,9 +97,9 @@ impl Plan<'_> {
             if stage.base.is_some() || stage.resolved || (stage.dispatched && stage.written.is_some()) {
                 continue;
             }
-            let needed = reachable.get(id).copied().unwrap_or_default();
+            let needed = options.all_stages || reachable.get(id).copied().unwrap_or_default();
             stage.resolved = needed;
-            if stage.base_name == SCRATCH && stage.replaced_by.is_none() {
+            if stage.base_name == SCRATCH && stage.replacement.is_none() {
                 stage.origin = Origin::Scratch;
                 stage.image = ImageConfig::scratch(options.target_platform);
                 stage.platform = Some(options.target_platform.clone());
@@ -124,7 +119,6 @@ impl Plan<'_> {
                 reachable: needed,
                 reference: reference.with_default_tag().to_string(),
                 platform: stage.platform.as_ref().unwrap_or(options.target_platform).clone(),
-                replaced_by: stage.replaced_by.clone(),
             });
         }
         let found = join_all(lookups.iter().map(|lookup| self.look_up(lookup, options))).await;
@@ -146,11 +140,11 @@ impl Plan<'_> {
             return Ok(Found::Unneeded(lookup.reference.clone()));
         }
         let contexts = options.contexts;
-        if let Some(given) = &lookup.replaced_by {
-            return contexts.load(given).await.map(Found::Stage);
+        if let Some(replacement) = self.stages.get(lookup.stage).and_then(|s| s.replacement.as_ref()) {
+            return contexts.load(replacement).await.map(Found::Replacement);
         }
-        if let Some(given) = contexts.find(&lookup.reference, Some(&lookup.platform))? {
-            return contexts.load(&given).await.map(Found::Context);
+        if let Some(context) = contexts.named(&lookup.reference, Some(&lookup.platform)).await? {
+            return Ok(Found::Context(context));
         }
         let shown = if contexts.options.is_multi_platform() {
             format!("{} ", lookup.platform.format_all())
@@ -194,8 +188,7 @@ impl Plan<'_> {
                 stage.counter.done += usize::from(stage.counter.total > 0);
                 stage.base_name = reference;
             }
-            Found::Stage(context) => {
-                stage.base_name = lookup.reference;
+            Found::Replacement(context) => {
                 stage.dispatched = true;
                 if let Some(image) = &context.image {
                     stage.image = (**image).clone();

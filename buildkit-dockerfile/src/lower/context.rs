@@ -1,7 +1,8 @@
 //! Build contexts: the main one, named ones, and the ignore files of local ones.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -25,6 +26,8 @@ pub(crate) const DOCKERIGNORE: &str = ".dockerignore";
 
 /// Name of the local directory with the main build context.
 const CONTEXT: &str = "context";
+/// Name of the local directory with the Dockerfile.
+const DOCKERFILE: &str = "dockerfile";
 
 /// How often a source policy may send a named context elsewhere.
 const MAX_REDIRECTS: usize = 10;
@@ -54,6 +57,17 @@ pub(crate) struct NamedContext {
     pub(crate) tree: Tree,
     /// The image config, where the context has one.
     pub(crate) image: Option<Arc<ImageConfig>>,
+}
+
+/// A named context that a stage or image name leads to.
+#[derive(Clone, Debug)]
+pub(crate) struct FoundContext {
+    /// The name as it was matched, with the platform if that was part of it.
+    key: String,
+    /// `scheme:value`.
+    value: String,
+    name: Reference,
+    platform: Option<Platform>,
 }
 
 /// A file system whose vertex may depend on what is used of it.
@@ -98,11 +112,22 @@ impl Tree {
     }
 }
 
-fn with_session(local: Local, session: Option<&str>) -> Local {
+/// Says whose directory it is. Without a session it is that of one conversion only.
+pub(crate) fn with_session(local: Local, session: Option<&str>) -> Local {
     match session {
         Some(session) => local.session(session),
-        None => local,
+        None => local.unique_id(unique_id()),
     }
+}
+
+/// An id that no other conversion uses.
+fn unique_id() -> String {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    static ID: OnceLock<u64> = OnceLock::new();
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    // The hasher of the standard library is seeded with randomness of the system.
+    let process = ID.get_or_init(|| RandomState::new().build_hasher().finish());
+    format!("{process:016x}{:09x}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn wrong(message: impl Into<String>) -> Error {
@@ -137,14 +162,14 @@ impl<'a> Contexts<'a> {
                 resolver.input(&name).await.map_err(|e| failed(format!("get the input {name:?}"), e))
             };
             if options.dockerfile_local.is_none() {
-                contexts.dockerfile = input("dockerfile".to_owned()).await?;
+                contexts.dockerfile = input(DOCKERFILE.to_owned()).await?;
             }
             contexts.remote = input(CONTEXT.to_owned()).await?;
         }
         if let Some(state) = &contexts.remote
-            && !options.context_subdir.is_empty()
+            && let Some(subdir) = &options.context_subdir
         {
-            let copy = Copy::new(state, &options.context_subdir, "/").contents_only();
+            let copy = Copy::new(state, subdir, "/").contents_only();
             contexts.remote = Some(FileSteps::new(scratch(), copy).into());
         }
         Ok(contexts)
@@ -252,17 +277,37 @@ impl<'a> Contexts<'a> {
         Ok(image)
     }
 
-    /// The named context that replaces the stage or image `name`, if there is one. It is not looked at yet,
-    /// so one that nothing needs costs nothing, and may be wrong.
-    pub(crate) fn find(&self, name: &str, platform: Option<&Platform>) -> Result<Option<GivenContext>> {
-        if name.eq_ignore_ascii_case("scratch")
-            || name.eq_ignore_ascii_case(CONTEXT)
-            || self.options.contexts.is_empty()
-        {
+    /// The named context that replaces the stage or image `name`, if there is one.
+    pub(crate) async fn named(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Option<NamedContext>> {
+        match self.find_named(name, platform)? {
+            Some(found) => self.load(&found).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// What replaces the stage or image `name`, not looked at yet.
+    ///
+    /// # Errors
+    ///
+    /// `name` cannot be that of a context, whether there are any or not.
+    pub(crate) fn find_named(&self, name: &str, platform: Option<&Platform>) -> Result<Option<FoundContext>> {
+        if name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case(CONTEXT) {
             return Ok(None);
         }
+        self.find(name, platform)
+    }
+
+    /// As [`find_named`](Self::find_named), also for the names that mean something else to a build.
+    pub(crate) fn find(&self, name: &str, platform: Option<&Platform>) -> Result<Option<FoundContext>> {
         let reference = Reference::parse_normalized(name)
             .map_err(|e| wrong(format!("{name:?} cannot be the name of a context")).caused_by(e))?;
+        if self.options.contexts.is_empty() {
+            return Ok(None);
+        }
         let familiar = familiar(&reference);
         let key = familiar.strip_suffix(":latest").unwrap_or(&familiar);
         let wanted = match platform {
@@ -275,18 +320,18 @@ impl<'a> Contexts<'a> {
         let Some((key, value)) = found else { return Ok(None) };
         let name = Reference::parse_normalized(familiar.strip_suffix(":latest").unwrap_or(&familiar))
             .map_err(|e| wrong(format!("{name:?} cannot be the name of a context")).caused_by(e))?;
-        Ok(Some(GivenContext {
+        Ok(Some(FoundContext {
             key: key.to_owned(),
-            value: value.to_owned(),
+            value: value.clone(),
             name,
             platform: platform.cloned(),
         }))
     }
 
-    /// Builds a context that [`find`](Self::find) found.
-    pub(crate) async fn load(&self, given: &GivenContext) -> Result<NamedContext> {
-        let GivenContext { key, name, platform, .. } = given;
-        let mut value = given.value.clone();
+    /// Builds the context that was found.
+    pub(crate) async fn load(&self, found: &FoundContext) -> Result<NamedContext> {
+        let FoundContext { key, value, name, platform } = found;
+        let mut value = value.clone();
         for _ in 0..=MAX_REDIRECTS {
             match self.load_once(key, &value, name, platform.as_ref()).await? {
                 Loaded::Context(context) => return Ok(context),
@@ -436,16 +481,6 @@ impl<'a> Contexts<'a> {
             }
         }
     }
-}
-
-/// A named context as the options give it.
-#[derive(Clone, Debug)]
-pub(crate) struct GivenContext {
-    /// The name it was given under, perhaps with a platform.
-    key: String,
-    value: String,
-    name: Reference,
-    platform: Option<Platform>,
 }
 
 enum Loaded {

@@ -134,11 +134,9 @@ impl Conversion<'_> {
         let caps = settings.caps;
         let mut work = Work::default();
         for id in 0..plan.stages.len() {
-            let stage = plan.stages.get(id);
-            // A check of all stages also looks at those that a context stands in for.
-            let needed = reachable.get(id).copied().unwrap_or_default()
-                && stage.is_some_and(|s| self.all_stages || !s.dispatched);
-            if needed {
+            let needed = reachable.get(id).copied().unwrap_or_default();
+            let done = plan.stages.get(id).is_none_or(|s| s.dispatched);
+            if self.all_stages || (needed && !done) {
                 Evaluator { plan: &mut plan, settings: &settings, linter, work: &mut work }.stage(id)?;
             }
         }

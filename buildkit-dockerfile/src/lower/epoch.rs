@@ -1,8 +1,11 @@
 //! `SOURCE_DATE_EPOCH`: the time a build pretends to run at.
 
 use std::collections::BTreeMap;
+use std::io::{self, Read as _};
 
-use buildkit_llb::{Git, Http, State};
+use buildkit_llb::{EnvList, Git, Http, State};
+use bytes::Bytes;
+use futures::channel::oneshot;
 
 use crate::Dockerfile;
 use crate::error::{Error, ErrorKind, Result};
@@ -10,8 +13,8 @@ use crate::expand::Names;
 use crate::instructions::{Add, Kind, Stage};
 
 use super::args::GlobalArgs;
-use super::context::{Contexts, Tree};
-use super::copy::{file_name, git_source, is_http};
+use super::context::Contexts;
+use super::copy::{check_digest, file_name, git_source, is_http};
 use super::expansion::Lexers;
 use super::resolver::{Read, ResolveError};
 use super::stage::SCRATCH;
@@ -26,6 +29,10 @@ pub(crate) struct Search<'a> {
     pub(crate) lexers: &'a Lexers,
 }
 
+fn wrong(why: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Stage, format!("the stage that {NAME} names {why}"))
+}
+
 impl Search<'_> {
     /// Resolves the argument and puts the seconds in its place.
     pub(crate) async fn resolve(
@@ -34,9 +41,9 @@ impl Search<'_> {
         globals: &mut GlobalArgs,
     ) -> Result<Option<Timestamp>> {
         let declared = globals.declared.contains_key(NAME).then(|| globals.env.value(NAME)).flatten();
-        let value = match (build_args.get(NAME), declared) {
-            (Some(value), _) => value.clone(),
-            (None, Some(value)) if !value.is_empty() => value.to_owned(),
+        let (value, given) = match (build_args.get(NAME), declared) {
+            (Some(value), _) => (value.clone(), true),
+            (None, Some(value)) if !value.is_empty() => (value.to_owned(), false),
             (None, _) => return Ok(None),
         };
         let time = if value.is_empty() {
@@ -51,9 +58,8 @@ impl Search<'_> {
             if globals.env.value(NAME).is_some() {
                 globals.env.set(NAME, &seconds);
             }
-            // An argument that is only declared stays a default, which a stage may override.
-            if let Some(value) = build_args.get_mut(NAME) {
-                *value = seconds;
+            if given {
+                build_args.insert(NAME.to_owned(), seconds);
             }
         } else {
             build_args.remove(NAME);
@@ -72,23 +78,12 @@ impl Search<'_> {
             let state = self.contexts.main(Vec::new()).await?;
             return self.ask(&state, "[internal] resolve main build context metadata").await;
         }
-        let given = match self.contexts.find(value, None) {
-            Ok(given) => given,
-            // Not every text can name a context.
-            Err(_) if !value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b)) => None,
-            Err(e) => return Err(e),
-        };
-        if let Some(given) = given {
-            let context = self.contexts.load(&given).await?;
-            let Tree::Ready(state) = &context.tree else { return Ok(None) };
-            return self.ask(state, &format!("[internal] resolve {NAME} named context {value}")).await;
+        if let Some(found) = self.contexts.find(value, None)? {
+            let state = self.contexts.load(&found).await?.tree.state(Vec::new());
+            return self.ask(&state, &format!("[internal] resolve {NAME} named context {value}")).await;
         }
-        let stage = self
-            .file
-            .stages
-            .iter()
-            .rev()
-            .find(|s| s.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(value)));
+        let named = |s: &&Stage| s.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(value));
+        let stage = self.file.stages.iter().find(named);
         let Some(stage) = stage else {
             let message = format!(
                 "{NAME} is {value:?}; it must be seconds since 1970, context, or the name of a context or stage"
@@ -106,13 +101,13 @@ impl Search<'_> {
         build_args: &BTreeMap<String, String>,
         globals: &GlobalArgs,
     ) -> Result<State> {
-        let wrong = |why: String| Error::new(ErrorKind::Stage, format!("the stage that {NAME} names {why}"));
         let base = self.lexers.plain(&stage.base, &globals.env)?;
         if base != SCRATCH {
-            return Err(wrong("must start from scratch".to_owned()));
+            return Err(wrong("must start from scratch"));
         }
-        let mut env = buildkit_llb::EnvList::new();
-        let mut found: Option<(&Add, buildkit_llb::EnvList)> = None;
+        let mut env = globals.env.clone();
+        env.remove(NAME);
+        let mut found = None;
         for instruction in &stage.instructions {
             match &instruction.kind {
                 Kind::Arg(arg) => {
@@ -120,7 +115,7 @@ impl Search<'_> {
                         let value = match (build_args.get(&arg.name), &arg.default) {
                             (Some(value), _) => Some(value.clone()),
                             (None, Some(default)) => Some(self.lexers.plain(default, &env)?),
-                            (None, None) => globals.env.value(&arg.name).map(str::to_owned),
+                            (None, None) => None,
                         };
                         if let Some(value) = value {
                             env.set(&arg.name, value);
@@ -128,41 +123,47 @@ impl Search<'_> {
                     }
                 }
                 Kind::Add(_) if found.is_some() => {
-                    return Err(wrong("must have one ADD of a remote source, not several".to_owned()));
+                    return Err(wrong("must have one ADD of a remote source, not several"));
                 }
-                Kind::Add(add) => found = Some((add, env.clone())),
-                _ => return Err(wrong(format!("may not use {}", instruction.keyword))),
+                Kind::Add(add) => found = Some(self.add_source(add, &env)?),
+                _ => return Err(wrong(format_args!("may not use {}", instruction.keyword))),
             }
         }
-        let Some((add, env)) = found else {
-            return Err(wrong("must have one ADD of a remote source".to_owned()));
-        };
+        found.ok_or_else(|| wrong("must have one ADD of a remote source"))
+    }
+
+    /// The remote source of an ADD.
+    fn add_source(&self, add: &Add, env: &EnvList) -> Result<State> {
         let [path] = add.sources.paths.as_slice() else {
-            return Err(wrong("must have one ADD with exactly one source".to_owned()));
+            return Err(wrong("must have one ADD with exactly one source"));
         };
         if !add.sources.inline.is_empty() {
-            return Err(wrong("must have one ADD with exactly one source".to_owned()));
+            return Err(wrong("must have one ADD with exactly one source"));
         }
         let mut names = Names::default();
-        let path = self.lexers.word.word(path, &env, &mut names)?;
+        let path = self.lexers.word.word(path, env, &mut names)?;
         let checksum = match &add.checksum {
-            Some(word) => self.lexers.plain(word, &env)?,
+            Some(word) => self.lexers.plain(word, env)?,
             None => String::new(),
         };
         if let Some(git) = git_source(&path)? {
             let mut source = Git::new(&git.remote, "").reference(&git.reference).subdir(&git.subdir);
             let checksum = if checksum.is_empty() { git.checksum.clone() } else { checksum };
             source = source.checksum(checksum);
-            if add.keep_git_dir.or(git.keep_git_dir) == Some(true) {
+            if add.keep_git_dir == Some(true) || git.keep_git_dir == Some(true) {
                 source = source.keep_git_dir();
+            }
+            if git.submodules == Some(false) {
+                source = source.skip_submodules();
             }
             return Ok(source.into());
         }
         if !is_http(&path) {
-            return Err(wrong("must ADD from HTTP or Git".to_owned()));
+            return Err(wrong("must ADD from HTTP or Git"));
         }
-        let mut source = Http::new(&*path).filename(file_name(&path)?);
+        let mut source = Http::new(&*path).filename(file_name(&path));
         if !checksum.is_empty() {
+            check_digest(&checksum)?;
             source = source.checksum(checksum);
         }
         Ok(source.into())
@@ -176,24 +177,43 @@ impl Search<'_> {
         let resolver = self.contexts.resolver;
         let Some(metadata) = resolver.source(state, log_name).await.map_err(failed)? else { return Ok(None) };
         if let Some(commit) = &metadata.commit {
-            return Ok(commit_time(commit));
+            return commit_time(commit).map_err(|why| failed(why.into()));
         }
         if let Some(seconds) = metadata.last_modified {
             return Ok(Some(Timestamp::from_unix(seconds)));
         }
-        let Some(name) = &metadata.filename else { return Ok(None) };
-        let content = resolver.read_file(state, name, Read::default()).await.map_err(failed)?;
-        Ok(content.and_then(|c| newest_in_tar(&c)).map(Timestamp::from_unix))
+        let Some((source, name)) = &metadata.file else { return Ok(None) };
+        let content = resolver.read_file(source, name, Read::default()).await.map_err(failed)?;
+        match content {
+            Some(content) => Ok(newest_in_archive(content).await?.map(Timestamp::from_unix)),
+            None => Ok(None),
+        }
     }
 }
 
-/// The committer's time in a raw commit object.
-fn commit_time(commit: &[u8]) -> Option<Timestamp> {
+/// The committer's time in a raw commit object, if the committer has one.
+///
+/// # Errors
+///
+/// What is wrong with the object.
+fn commit_time(commit: &[u8]) -> Result<Option<Timestamp>, &'static str> {
     let text = String::from_utf8_lossy(commit);
-    let line = text.lines().take_while(|l| !l.is_empty()).find_map(|l| l.strip_prefix("committer "))?;
-    let mut words = line.rsplit(' ');
-    let zone = words.next()?;
-    let seconds = words.next()?.parse().ok()?;
+    if text.starts_with("object ") {
+        return Err("the Git object is a tag, no commit");
+    }
+    let header = |name: &str| text.lines().take_while(|l| !l.is_empty()).find_map(|l| l.strip_prefix(name));
+    if header("tree ").is_none() || header("author ").is_none() {
+        return Err("the Git object lacks a tree or an author");
+    }
+    let committer = header("committer ").ok_or("the Git object lacks a committer")?;
+    Ok(actor_time(committer))
+}
+
+/// The time behind the mail address of an author or committer.
+fn actor_time(actor: &str) -> Option<Timestamp> {
+    let (_, time) = actor.rsplit_once('>').filter(|(name, _)| name.contains('<'))?;
+    let mut words = time.split_whitespace();
+    let (seconds, zone) = (words.next()?.parse().ok()?, words.next()?);
     let (sign, digits) = match zone.split_at_checked(1)? {
         ("+", digits) => (1, digits),
         ("-", digits) => (-1, digits),
@@ -204,8 +224,43 @@ fn commit_time(commit: &[u8]) -> Option<Timestamp> {
     Some(Timestamp { seconds, nanoseconds: 0, offset: sign * (number / 100 * 3600 + number % 100 * 60) })
 }
 
-/// The latest time of a regular file in an uncompressed tar archive.
-fn newest_in_tar(archive: &[u8]) -> Option<i64> {
+/// Archives are looked at up to so many unpacked bytes.
+const MAX_UNPACKED: u64 = 4 << 30;
+
+/// The latest time of a regular file in a tar archive, which may be compressed with gzip. Unpacking can take a
+/// while, so it has a thread of its own.
+async fn newest_in_archive(archive: Bytes) -> Result<Option<i64>> {
+    let (answer, newest) = oneshot::channel();
+    let content = archive.clone();
+    let spawned = std::thread::Builder::new().name("unpack".to_owned()).spawn(move || {
+        // Nobody may be waiting any more.
+        let _ = answer.send(newest_in_tar(&content));
+    });
+    match spawned {
+        Ok(_) => newest.await.unwrap_or(Ok(None)),
+        // Where there are no threads.
+        Err(_) => newest_in_tar(&archive),
+    }
+}
+
+fn newest_in_tar(archive: &[u8]) -> Result<Option<i64>> {
+    let unpacked: &mut dyn io::Read = if archive.starts_with(&[0x1f, 0x8b]) {
+        &mut flate2::read::MultiGzDecoder::new(archive)
+    } else {
+        &mut { archive }
+    };
+    let mut unpacked = unpacked.take(MAX_UNPACKED);
+    let newest = newest_of(&mut unpacked);
+    if unpacked.limit() == 0 {
+        let message = format!("the archive for {NAME} is larger than {} GiB", MAX_UNPACKED >> 30);
+        return Err(Error::new(ErrorKind::Limit, message));
+    }
+    // What is no archive has no time.
+    Ok(newest.ok().flatten())
+}
+
+/// The latest time of a regular file in a tar archive.
+fn newest_of(archive: &mut dyn io::Read) -> io::Result<Option<i64>> {
     let octal = |field: &[u8]| -> Option<i64> {
         let digits: String = field
             .iter()
@@ -216,22 +271,25 @@ fn newest_in_tar(archive: &[u8]) -> Option<i64> {
             .collect();
         i64::from_str_radix(&digits, 8).ok()
     };
+    let malformed = || io::Error::from(io::ErrorKind::InvalidData);
     let mut newest = None;
-    let mut at = 0usize;
-    while let Some(header) = archive.get(at..at.checked_add(512)?) {
-        if header.iter().all(|b| *b == 0) {
-            break;
+    loop {
+        let mut header = [0; 512];
+        archive.read_exact(&mut header)?;
+        if header == [0; 512] {
+            return Ok(newest);
         }
+        let field = |from: usize, to: usize| header.get(from..to).and_then(octal).ok_or_else(malformed);
         if header.get(257..262) != Some(b"ustar") {
-            return newest;
+            return Err(malformed());
         }
-        let size = usize::try_from(octal(header.get(124..136)?)?).ok()?;
+        let size = u64::try_from(field(124, 136)?).map_err(|_| malformed())?;
         if matches!(header.get(156), Some(b'0' | 0)) {
-            newest = newest.max(octal(header.get(136..148)?));
+            newest = newest.max(Some(field(136, 148)?));
         }
-        at = at.checked_add(512)?.checked_add(size.checked_next_multiple_of(512)?)?;
+        let size = size.checked_next_multiple_of(512).ok_or_else(malformed)?;
+        io::copy(&mut archive.take(size), &mut io::sink())?;
     }
-    newest
 }
 
 #[cfg(test)]
@@ -241,9 +299,10 @@ mod tests {
     #[test]
     fn the_committer_has_time_and_zone() {
         let commit = b"tree 01\nauthor A <a@x> 1600000000 +0000\ncommitter C <c@x> 1600000123 +0200\n\nmsg\n";
-        assert_eq!(commit_time(commit).unwrap().to_string(), "2020-09-13T14:28:43+02:00");
-        assert_eq!(commit_time(b"tree 01\n\ncommitter C <c@x> 1 +0000\n"), None);
-        assert_eq!(commit_time(b"committer C <c@x> x +0000\n"), None);
+        assert_eq!(commit_time(commit).unwrap().unwrap().to_string(), "2020-09-13T14:28:43+02:00");
+        assert!(commit_time(b"tree 01\n\ncommitter C <c@x> 1 +0000\n").is_err());
+        assert!(commit_time(b"object 01\ntype commit\n").is_err());
+        assert_eq!(commit_time(b"tree 1\nauthor a\ncommitter C <c@x> x +0000\n"), Ok(None));
     }
 
     #[test]
@@ -257,7 +316,11 @@ mod tests {
             block
         };
         let archive = [entry(10, b'0', 700), entry(30, b'5', 0), entry(20, b'0', 1), vec![0; 1024]].concat();
-        assert_eq!(newest_in_tar(&archive), Some(20));
-        assert_eq!(newest_in_tar(b"no archive"), None);
+        assert_eq!(newest_in_tar(&archive).unwrap(), Some(20));
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        io::Write::write_all(&mut packed, &archive).unwrap();
+        let packed = Bytes::from(packed.finish().unwrap());
+        assert_eq!(futures::executor::block_on(newest_in_archive(packed)).unwrap(), Some(20));
+        assert_eq!(newest_in_tar(b"no archive").unwrap(), None);
     }
 }

@@ -74,6 +74,7 @@ impl<'d> Evaluator<'_, 'd> {
         self.inherit(id)?;
         let Some(slot) = self.plan.stages.get_mut(id) else { return Ok(()) };
         slot.dispatched = true;
+        slot.evaluated = true;
         // The stage is taken out of the plan, so that instructions can look at the other stages.
         let mut placeholder = Stage::new(String::new(), NOWHERE, slot.used_paths);
         placeholder.dispatched = true;
@@ -447,15 +448,14 @@ impl<'d> Evaluator<'_, 'd> {
         &mut self,
         stage: &mut Stage<'_>,
         command: &Command<'_>,
-        slot: impl FnOnce(&mut super::stage::Seen) -> &mut Option<(crate::parser::Lines, Vec<String>)>,
+        slot: impl FnOnce(&mut super::stage::Seen) -> &mut Option<crate::parser::Lines>,
     ) {
-        let slot = slot(&mut stage.seen);
         let instruction = &command.instruction;
-        if let Some((lines, comments)) = slot {
-            let site = Site { lines: *lines, comments };
+        if let Some(lines) = slot(&mut stage.seen).replace(instruction.lines) {
+            // The earlier one is reported, under the comments of the one that overrides it.
+            let site = Site { lines, comments: &instruction.comments };
             self.linter.multiple_instructions_disallowed(site, &instruction.keyword);
         }
-        *slot = Some((instruction.lines, instruction.comments.clone()));
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn parse(spec: &str, site: Site<'_>, linter: &mut Linter, ports: &mut
             }
             None => ip,
         };
-        if bare.parse::<IpAddr>().is_err() {
+        if !(bare.is_empty() && ip.starts_with('[')) && bare.parse::<IpAddr>().is_err() {
             return Err(wrong("the address is no IP address"));
         }
     }

@@ -26,6 +26,9 @@ pub(crate) const MAX_STAGES: usize = 10_000;
 pub(crate) struct Plan<'d> {
     /// Written stages first, in the order of the file; implicit ones after them.
     pub(crate) stages: Vec<Stage<'d>>,
+    /// Stages by the index that `COPY --from` gives them. Whenever an implicit one is used by its index it
+    /// gets a further one, as in BuildKit.
+    numbered: Vec<StageId>,
     by_name: HashMap<String, StageId>,
     /// Paths taken from the file systems of stages; several stages may share a set.
     pub(crate) used_paths: Vec<BTreeSet<String>>,
@@ -57,7 +60,7 @@ impl<'d> Plan<'d> {
         }
         plan.target = plan.find_target(&around.options.target)?;
         plan.connect()?;
-        if let [only] = plan.stages.as_mut_slice() {
+        if let ([_], [only]) = (plan.numbered.as_slice(), plan.stages.as_mut_slice()) {
             only.name.clear();
         }
         Ok(plan)
@@ -90,10 +93,9 @@ impl<'d> Plan<'d> {
 
         if !stage.given_name().is_empty() {
             let platform = stage.platform.as_ref().or(around.requested);
-            stage.replaced_by = around.contexts.find(stage.given_name(), platform)?;
-            if stage.replaced_by.is_some() {
-                let name = stage.given_name().to_owned();
-                stage.name = name;
+            stage.replacement = around.contexts.find_named(stage.given_name(), platform)?;
+            if stage.replacement.is_some() {
+                stage.name = stage.given_name().to_owned();
                 let id = self.register(stage)?;
                 if let Some(stage) = self.stages.get_mut(id) {
                     stage.base = None;
@@ -134,19 +136,24 @@ impl<'d> Plan<'d> {
     /// Adds a stage, makes it a child of the stage its base name names, and gives its own name away.
     fn register(&mut self, mut stage: Stage<'d>) -> Result<StageId> {
         let id = self.stages.len();
-        if id >= MAX_STAGES {
-            return Err(Error::new(
-                ErrorKind::Limit,
-                format!("more than {MAX_STAGES} stages and sources of files"),
-            ));
-        }
         stage.base = self.by_name.get(&stage.base_name).copied();
         let name = stage.given_name();
         if !name.is_empty() {
             self.by_name.insert(name.to_owned(), id);
         }
         self.stages.push(stage);
+        self.number(id)?;
         Ok(id)
+    }
+
+    /// Gives the stage the next index.
+    fn number(&mut self, id: StageId) -> Result<()> {
+        if self.numbered.len() >= MAX_STAGES {
+            let message = format!("more than {MAX_STAGES} stages and sources of files");
+            return Err(Error::new(ErrorKind::Limit, message));
+        }
+        self.numbered.push(id);
+        Ok(())
     }
 
     fn find_target(&self, target: &str) -> Result<StageId> {
@@ -217,9 +224,14 @@ impl<'d> Plan<'d> {
             return Err(Error::new(ErrorKind::Stage, message));
         }
         if let Some(index) = go_int(from) {
-            return usize::try_from(index).ok().filter(|i| *i < self.stages.len()).ok_or_else(|| {
+            let found = usize::try_from(index).ok().and_then(|index| self.numbered.get(index)).copied();
+            let id = found.ok_or_else(|| {
                 Error::new(ErrorKind::Stage, format!("COPY --from={from}: there is no stage with that index"))
-            });
+            })?;
+            if self.stages.get(id).is_some_and(|stage| stage.written.is_none()) {
+                self.number(id)?;
+            }
+            return Ok(id);
         }
         match self.by_name.get(&from.to_lowercase()) {
             Some(id) => Ok(*id),

@@ -34,7 +34,7 @@ mod work;
 
 pub use self::config::{ConfigError, ContainerConfig, Healthcheck, History, ImageConfig, RootFs, Set};
 pub use self::library::Converted;
-pub use self::options::{CacheImport, NoCache, Options, ResolveMode, SbomScanner};
+pub use self::options::{CacheImport, Channel, NoCache, Options, ResolveMode, SbomScanner};
 pub use self::resolver::{
     ImageRequest, Read, Redirected, ResolveError, ResolvedImage, Resolver, SourceMetadata,
 };

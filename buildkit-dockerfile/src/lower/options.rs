@@ -26,6 +26,8 @@ use crate::lint::Config;
 pub struct Options {
     /// Stage to build; empty for the last one.
     pub target: String,
+    /// Which instructions and flags are allowed.
+    pub channel: Channel,
     /// Values of `ARG`s, by name.
     pub build_args: BTreeMap<String, String>,
     /// Labels of the image; they win over the Dockerfile's.
@@ -66,8 +68,8 @@ pub struct Options {
     pub filename: Option<String>,
     /// The remote build context (Git URL, HTTP URL), or `None` for the client's directory.
     pub context: Option<String>,
-    /// Directory within a remote context to use as the context.
-    pub context_subdir: String,
+    /// Directory within a remote context to use as the context. Default: all of it.
+    pub context_subdir: Option<String>,
     /// Name of the local directory with the Dockerfile, which is then never read from the remote context.
     pub dockerfile_local: Option<String>,
     /// Keep `.git` in Git contexts.
@@ -80,6 +82,21 @@ pub struct Options {
     pub shared_keys: BTreeMap<String, String>,
     /// Image configs of named contexts that are frontend inputs, by name of the input, as JSON.
     pub input_metadata: BTreeMap<String, String>,
+}
+
+/// Which instructions and flags a frontend allows. Those of [`Channel::Stable`] are allowed everywhere.
+///
+/// BuildKit makes this choice when its frontend is compiled; here the feature `labs` only makes the other
+/// channel nameable, and what is stable stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Channel {
+    /// What `docker/dockerfile:1` allows.
+    #[default]
+    Stable,
+    /// What `docker/dockerfile:1-labs` allows besides: `RUN --device`.
+    #[cfg(feature = "labs")]
+    Labs,
 }
 
 /// Which stages are built without cache.
@@ -203,14 +220,12 @@ impl Options {
             "" => text("hostname"),
             name => name,
         };
-        let context_key = match text("contextkey") {
-            "" => "context",
-            key => key,
-        };
-        let named = |key: &str| Some(text(key).to_owned()).filter(|v| !v.is_empty());
+        // An option that is given counts, also with an empty text.
+        let context_key = opts.get("contextkey").map_or("context", String::as_str);
 
         Ok(Self {
             target: text("target").to_owned(),
+            channel: Channel::Stable,
             build_args: prefixed("build-arg:"),
             labels: prefixed("label:"),
             platforms,
@@ -235,10 +250,10 @@ impl Options {
                 }
                 None => None,
             },
-            filename: named("filename"),
-            context: named(context_key),
-            context_subdir: text("contextsubdir").to_owned(),
-            dockerfile_local: named("dockerfilekey"),
+            filename: opts.get("filename").cloned(),
+            context: opts.get(context_key).cloned().filter(|v| !v.is_empty()),
+            context_subdir: opts.get("contextsubdir").cloned(),
+            dockerfile_local: opts.get("dockerfilekey").cloned(),
             keep_git_dir: parse_bool(arg("BUILDKIT_CONTEXT_KEEP_GIT_DIR")) == Some(true),
             session: None,
             local_sessions: prefixed("local-sessionid:"),
@@ -291,7 +306,8 @@ impl Options {
 
     /// Session that serves the local directory `name`.
     pub(crate) fn session_of(&self, name: &str) -> Option<&str> {
-        self.local_sessions.get(name).or(self.session.as_ref()).map(String::as_str)
+        let session = self.local_sessions.get(name).or(self.session.as_ref());
+        session.map(String::as_str).filter(|id| !id.is_empty())
     }
 
     /// Prefix of the ids of cache mounts.
@@ -403,7 +419,9 @@ fn parse_resources(opts: &BTreeMap<String, String>) -> Result<Option<LinuxResour
     };
     let unsigned = |key: &str| -> Result<u64> {
         let Some(v) = text(key) else { return Ok(0) };
-        v.parse().ok().filter(|n| *n > 0).ok_or_else(|| wrong(key, v, "must be a number above 0"))
+        let plain = v.bytes().all(|b| b.is_ascii_digit());
+        let number = v.parse().ok().filter(|n| plain && *n > 0);
+        number.ok_or_else(|| wrong(key, v, "must be a number above 0"))
     };
     let cpuset = |key: &str| -> Result<String> {
         let Some(v) = text(key) else { return Ok(String::new()) };
@@ -431,13 +449,9 @@ fn parse_resources(opts: &BTreeMap<String, String>) -> Result<Option<LinuxResour
 }
 
 fn check_cpuset(list: &str) -> bool {
-    let number = |word: &str| {
-        (!word.is_empty() && word.bytes().all(|b| b.is_ascii_digit()))
-            .then(|| word.parse::<u32>().ok())
-            .flatten()
-            .filter(|n| *n <= 8192)
-    };
-    list.split(',').all(|part| match part.split_once('-') {
+    let number = |word: &str| word.trim().parse::<u32>().ok().filter(|n| *n <= 8192);
+    list.split(',').map(str::trim).all(|part| match part.split_once('-') {
+        _ if part.is_empty() => true,
         None => number(part).is_some(),
         Some((low, high)) => matches!((number(low), number(high)), (Some(l), Some(h)) if l <= h),
     })
@@ -448,9 +462,9 @@ fn parse_cache_imports(opts: &BTreeMap<String, String>) -> Result<Vec<CacheImpor
     if let Some(json) = opts.get("cache-imports").filter(|v| !v.is_empty()) {
         let wrong =
             |why: String| invalid(format!("the option \"cache-imports\" is no list of caches: {why}"));
-        let list: Vec<serde_json::Map<String, serde_json::Value>> =
+        let list: Option<Vec<Option<serde_json::Map<String, serde_json::Value>>>> =
             serde_json::from_str(json).map_err(|e| wrong(e.to_string()))?;
-        for entry in list {
+        for entry in list.into_iter().flatten().flatten() {
             let mut import = CacheImport { kind: String::new(), attributes: BTreeMap::new() };
             for (key, value) in entry {
                 match (key.to_ascii_lowercase().as_str(), value) {

@@ -100,7 +100,7 @@ impl PathStyle {
         if self.is_absolute(&path) {
             return self.normalize("/", &path, true);
         }
-        let path = if matches!(&*path, "" | ".") { "./" } else { &path };
+        let path = if matches!(&*path, "." | "") { "./" } else { &path };
         self.normalize(dir, path, true)
     }
 }

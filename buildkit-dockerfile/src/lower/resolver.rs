@@ -33,8 +33,8 @@ pub trait Resolver: Send + Sync {
         Ok(None)
     }
 
-    /// What is known of a Git or HTTP source without fetching all of it; `None` if `tree` is anything but
-    /// such a source alone.
+    /// What is known of the one Git or HTTP source that `tree` is made of, without fetching all of it; `None`
+    /// if it is made of several.
     ///
     /// # Errors
     ///
@@ -108,8 +108,8 @@ pub struct SourceMetadata {
     pub commit: Option<Bytes>,
     /// `Last-Modified` of an HTTP source, in seconds since the Unix epoch.
     pub last_modified: Option<i64>,
-    /// Name of the file an HTTP source writes.
-    pub filename: Option<String>,
+    /// An HTTP source by itself, and the name of the file it writes.
+    pub file: Option<(State, String)>,
 }
 
 /// The error of [`Resolver::image`] when a source policy says to use something that is not an image.

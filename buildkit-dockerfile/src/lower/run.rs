@@ -10,6 +10,7 @@ use crate::parser::{Heredoc, HeredocWord, Lines};
 use super::config::Layer;
 use super::evaluate::{Evaluator, Masked, with_shell};
 use super::names::upper_first_word;
+use super::options::Channel;
 use super::paths::{self, PathStyle};
 use super::stage::{Command, Stage};
 use super::step::{self, From, Label, Owner, Step};
@@ -42,7 +43,7 @@ impl<'d> Evaluator<'_, 'd> {
             let source = command.sources.get(index).copied();
             self.mount(stage, mount, source, instruction.lines, &mut steps)?;
         }
-        let devices = self.devices(run.devices.clone())?;
+        let devices = self.devices(&run.devices)?;
 
         let secrets: Vec<String> =
             mounts.iter().filter(|m| m.kind == MountKind::Secret).filter_map(|m| m.env.clone()).collect();
@@ -78,43 +79,35 @@ impl<'d> Evaluator<'_, 'd> {
         self.commit(stage, history, Layer::FromStep)
     }
 
-    /// Expands and checks all mounts, before any of them is looked up.
+    /// Expands and checks mounts.
     fn judge(
         &mut self,
         stage: &Stage<'_>,
         command: &Command<'_>,
         run: &instructions::Run,
     ) -> Result<Vec<Mount>> {
-        let mut unset = Vec::new();
+        let site = command.instruction.site();
         let word = &self.settings.lexers.word;
         let mut expand = |value: &str| {
             let mut names = Names::default();
             let expanded = word.word(value, &stage.env, &mut names).map(std::borrow::Cow::into_owned);
-            unset.push(names.unmatched);
+            self.report_unset(stage, site, &names.unmatched);
             expanded
         };
-        let mounts: Result<Vec<_>> = run.mounts.iter().map(|m| m.resolve(&mut expand)).collect();
-        for names in &unset {
-            self.report_unset(stage, command.instruction.site(), names);
-        }
-        mounts
+        run.mounts.iter().map(|m| m.resolve(&mut expand)).collect()
     }
 
-    #[cfg_attr(
-        feature = "labs",
-        allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "refuses without labs")
-    )]
-    fn devices(&self, devices: Vec<Device>) -> Result<Vec<Device>> {
-        if !self.settings.caps.cdi {
+    /// The devices a process gets: what the daemon can give, if the channel of the frontend allows it.
+    fn devices(&self, devices: &[Device]) -> Result<Vec<Device>> {
+        if devices.is_empty() || !self.settings.caps.cdi {
             return Ok(Vec::new());
         }
-        #[cfg(not(feature = "labs"))]
-        if !devices.is_empty() {
+        if self.settings.options.channel == Channel::Stable {
             let message =
                 "RUN --device belongs to the labs channel of the Dockerfile frontend, which is not enabled";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        Ok(devices)
+        Ok(devices.to_vec())
     }
 
     fn mount(
@@ -145,8 +138,8 @@ impl<'d> Evaluator<'_, 'd> {
             MountKind::Bind | MountKind::Cache | MountKind::Tmpfs => {}
         }
 
-        let style = PathStyle::of(&stage.image.os);
-        let target = if style.is_absolute(&mount.target) {
+        // Targets have the rules of the machine that runs the frontend, whatever is being built.
+        let target = if PathStyle::Unix.is_absolute(&mount.target) {
             mount.target.clone()
         } else {
             buildkit_llb::path::join(&["/", &stage.dir, &mount.target])
@@ -322,7 +315,7 @@ mod tests {
     fn summaries_show_the_first_line() {
         for (body, want) in [
             ("echo one\necho two\n", "echo one..."),
-            ("one\r\ntwo\r\n", "one..."),
+            ("x\r\ny\r\n", "x..."),
             ("\n\techo one\n", "echo one"),
             ("", ""),
         ] {

@@ -1,5 +1,7 @@
 //! What an SBOM scanner is to look at besides the result.
 
+use std::collections::BTreeMap;
+
 use crate::instructions::parse_bool;
 
 use super::args::GlobalArgs;
@@ -13,8 +15,8 @@ use super::step::StageId;
 pub(crate) struct ScanTargets {
     /// The main build context.
     pub(crate) context: bool,
-    /// Stages, by name.
-    pub(crate) stages: Vec<(String, StageId)>,
+    /// Stages, by name; the last one of a name counts.
+    pub(crate) stages: BTreeMap<String, StageId>,
     /// A scanned stage is built without cache.
     pub(crate) ignore_cache: bool,
 }
@@ -26,9 +28,9 @@ pub(crate) fn targets(plan: &Plan<'_>, reachable: &[bool], globals: &GlobalArgs)
     targets.context = enabled(target, SCAN_CONTEXT, globals);
     targets.ignore_cache = target.ignore_cache;
     for (id, stage) in plan.stages.iter().enumerate() {
-        let needed = reachable.get(id).copied().unwrap_or_default() && stage.written.is_some();
+        let needed = reachable.get(id).copied().unwrap_or_default();
         if id != plan.target && needed && enabled(stage, SCAN_STAGE, globals) {
-            targets.stages.push((stage.name.clone(), id));
+            targets.stages.insert(stage.name.clone(), id);
             targets.ignore_cache |= stage.ignore_cache;
         }
     }
@@ -36,7 +38,10 @@ pub(crate) fn targets(plan: &Plan<'_>, reachable: &[bool], globals: &GlobalArgs)
 }
 
 fn enabled(stage: &Stage<'_>, name: &str, globals: &GlobalArgs) -> bool {
-    let own = stage.build_args.iter().rev().find(|(n, _)| n == name).and_then(|(_, v)| v.as_deref());
+    if !stage.evaluated {
+        return false;
+    }
+    let own = stage.build_args.iter().rev().filter(|(n, _)| n == name).find_map(|(_, v)| v.as_deref());
     let global = || globals.declared.contains_key(name).then(|| globals.env.value(name)).flatten();
     let Some(value) = own.or_else(global) else { return false };
     match parse_bool(value) {

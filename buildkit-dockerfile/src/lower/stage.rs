@@ -11,7 +11,7 @@ use crate::parser::Lines;
 
 use super::args::Declared;
 use super::config::ImageConfig;
-use super::context::{GivenContext, NamedContext};
+use super::context::{FoundContext, NamedContext};
 use super::names::{Counter, Prefix};
 use super::step::{StageId, Step};
 
@@ -36,6 +36,8 @@ pub(crate) struct Stage<'d> {
     pub(crate) lines: Lines,
     /// The stage it starts from.
     pub(crate) base: Option<StageId>,
+    /// The named context that replaces it.
+    pub(crate) replacement: Option<FoundContext>,
     /// Where its file system comes from.
     pub(crate) origin: Origin,
     /// Stages whose files it uses, each with the last instruction that does.
@@ -46,14 +48,14 @@ pub(crate) struct Stage<'d> {
     /// Base images whose triggers led here.
     pub(crate) trigger_chain: Option<Arc<TriggerChain>>,
 
-    /// The named context that stands in for the whole stage.
-    pub(crate) replaced_by: Option<GivenContext>,
     /// The base image was looked up.
     pub(crate) resolved: bool,
     /// The triggers of the base stage were added.
     pub(crate) triggers_added: bool,
-    /// The instructions were evaluated, or there are none.
+    /// Its files can be used: the instructions were evaluated, or there are none.
     pub(crate) dispatched: bool,
+    /// The instructions were evaluated.
+    pub(crate) evaluated: bool,
 
     /// `--platform` of the FROM, then the platform of the base.
     pub(crate) platform: Option<Platform>,
@@ -117,9 +119,9 @@ pub(crate) struct Command<'d> {
 /// Instructions of which only the last one of a stage counts.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    pub(crate) cmd: Option<(Lines, Vec<String>)>,
-    pub(crate) entrypoint: Option<(Lines, Vec<String>)>,
-    pub(crate) healthcheck: Option<(Lines, Vec<String>)>,
+    pub(crate) cmd: Option<Lines>,
+    pub(crate) entrypoint: Option<Lines>,
+    pub(crate) healthcheck: Option<Lines>,
 }
 
 /// What an outline tells about a stage.
@@ -142,15 +144,16 @@ impl<'d> Stage<'d> {
             base_name,
             lines,
             base: None,
+            replacement: None,
             origin: Origin::Unset,
             deps: Vec::new(),
             commands: Vec::new(),
             trigger_depth: 0,
             trigger_chain: None,
-            replaced_by: None,
             resolved: false,
             triggers_added: false,
             dispatched: false,
+            evaluated: false,
             platform: None,
             state_platform: None,
             image: ImageConfig::default(),

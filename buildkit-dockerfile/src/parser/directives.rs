@@ -139,6 +139,15 @@ pub(super) fn escape(value: &str) -> Result<Escape> {
     }
 }
 
+/// The value of the directive `name`, written as a comment without its number sign.
+pub(crate) fn inline_directive(comment: &str, name: &str) -> Option<String> {
+    // Most comments are prose; this is asked for every one of them.
+    if !comment.contains('=') {
+        return None;
+    }
+    split(comment.as_bytes()).filter(|(found, _)| *found == name).map(|(_, value)| value)
+}
+
 /// Splits `name = value` of a known name.
 fn split(text: &[u8]) -> Option<(&'static str, String)> {
     let text = blank::trim_start(text);

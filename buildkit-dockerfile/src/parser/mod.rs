@@ -14,6 +14,7 @@ mod position;
 mod reader;
 
 pub use self::ast::{Args, Ast, Node, Pair, Piece};
+pub(crate) use self::directives::inline_directive;
 pub use self::directives::{Directive, Syntax, detect_syntax, directive, directives};
 pub use self::heredoc::{Heredoc, HeredocWord, chomp};
 pub use self::node::Parser;

@@ -3,6 +3,10 @@
 //! A case holds a Dockerfile, other files, frontend options and image configs. It is built through a gateway
 //! that answers as the recorded one did; what the frontend asks for and returns is brought into the form of the
 //! case's `expect` and compared field by field. A field that `expect` does not have is not compared.
+//!
+//! Some cases change the gateway as well: `no_caps` (LLB capabilities it lacks), `inputs` (frontend inputs, each an
+//! image), `redirects` (image references that resolve to others), `image_errors` (images that cannot be
+//! resolved), `git_object` (the commit of Git sources) and `last_modified` (of HTTP sources, Unix seconds).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -134,6 +138,39 @@ fn describe_result(result: &BuildResult, record: &Record, got: &mut Map<String, 
             .collect();
         got.insert("refs".into(), refs.into());
     }
+    if !result.attestations.is_empty() {
+        let head = |reference: &buildkit_frontend::Reference| {
+            reference
+                .id()
+                .parse::<usize>()
+                .ok()
+                .and_then(|n| record.heads.get(n))
+                .cloned()
+                .unwrap_or_default()
+        };
+        let attestations: Map<String, Value> = result
+            .attestations
+            .iter()
+            .map(|(id, list)| {
+                let list = list.iter().map(|a| {
+                    let metadata: Map<String, Value> = a
+                        .metadata
+                        .iter()
+                        .map(|(k, v)| (k.clone(), String::from_utf8_lossy(v).into_owned().into()))
+                        .collect();
+                    json!({
+                        "kind": format!("{:?}", a.kind),
+                        "path": a.path,
+                        "predicate": a.bundle_predicate_type,
+                        "metadata": metadata,
+                        "ref": a.reference.as_ref().map(head),
+                    })
+                });
+                (id.clone(), list.collect())
+            })
+            .collect();
+        got.insert("attestations".into(), attestations.into());
+    }
 }
 
 /// The gateway the cases were recorded against.
@@ -141,7 +178,8 @@ fn describe_result(result: &BuildResult, record: &Record, got: &mut Map<String, 
 struct Recorded {
     environment: Environment,
     files: BTreeMap<String, Bytes>,
-    images: Map<String, Value>,
+    /// The case, for what it says of images and sources.
+    case: Value,
     record: Mutex<Record>,
 }
 
@@ -168,20 +206,23 @@ impl Recorded {
             .flatten()
             .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()))
             .collect();
+        let mut llb_caps = ServerCaps::all();
+        for cap in case["no_caps"].as_array().into_iter().flatten() {
+            llb_caps.remove(cap.as_str().unwrap_or_default());
+        }
         let environment = Environment {
             options,
             session_id: "sess".into(),
             workers: vec![Worker { platforms: vec![Platform::LINUX_AMD64], ..Worker::default() }],
             caps: Caps::current_gateway(),
-            llb_caps: ServerCaps::all(),
+            llb_caps,
             ..Environment::default()
         };
-        let images = case["images"].as_object().cloned().unwrap_or_default();
-        Self { environment, files, images, record: Mutex::default() }
+        Self { environment, files, case: case.clone(), record: Mutex::default() }
     }
 
     fn config(&self, reference: &str, platform: Option<&pb::Platform>) -> Vec<u8> {
-        if let Some(config) = self.images.get(reference) {
+        if let Some(config) = self.case["images"].get(reference) {
             return config
                 .as_str()
                 .map_or_else(|| config.to_string().into_bytes(), |s| s.as_bytes().to_vec());
@@ -217,6 +258,14 @@ impl Bridge for Recorded {
         if let Some(reference) =
             id.strip_prefix("docker-image://").or_else(|| id.strip_prefix("oci-layout://"))
         {
+            if let Some(why) = self.case["image_errors"].get(reference) {
+                return Err(Error::with_code(Code::NotFound, why.as_str().unwrap_or_default().to_owned()));
+            }
+            if let Some(to) = self.case["redirects"].get(reference).and_then(Value::as_str)
+                && let Some(source) = &mut response.source
+            {
+                source.identifier = format!("docker-image://{to}");
+            }
             response.image = Some(gateway::ResolveSourceImageResponse {
                 digest: format!("sha256:{}", sha256(reference)),
                 config: self.config(reference, request.platform.as_ref()).into(),
@@ -226,6 +275,7 @@ impl Bridge for Recorded {
             response.git = Some(gateway::ResolveSourceGitResponse {
                 checksum: "ab".repeat(20),
                 r#ref: "refs/heads/main".into(),
+                commit_object: text(&self.case, "git_object").into(),
                 ..Default::default()
             });
         } else if id.starts_with("local://") {
@@ -233,7 +283,10 @@ impl Bridge for Recorded {
         } else {
             response.http = Some(gateway::ResolveSourceHttpResponse {
                 checksum: format!("sha256:{}", sha256(&id)),
-                last_modified: Some(well_known::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+                last_modified: Some(well_known::Timestamp {
+                    seconds: self.case["last_modified"].as_i64().unwrap_or(1_700_000_000),
+                    nanos: 0,
+                }),
                 ..Default::default()
             });
         }
@@ -301,6 +354,18 @@ impl Bridge for Recorded {
         Err(Error::with_code(Code::Unimplemented, format!("{path}: files cannot be looked at here")))
     }
 
+    async fn inputs(&self) -> Result<BTreeMap<String, pb::Definition>> {
+        let inputs = self.case["inputs"].as_object().into_iter().flatten();
+        inputs
+            .map(|(name, image)| {
+                let tree = buildkit_llb::image(image.as_str().unwrap_or_default());
+                let definition =
+                    tree.marshal(Platform::LINUX_AMD64).map_err(|e| Error::new(e.to_string()))?;
+                Ok((name.clone(), definition.to_pb()))
+            })
+            .collect()
+    }
+
     async fn warn(&self, request: gateway::WarnRequest) -> Result<()> {
         let short = String::from_utf8_lossy(&request.short).into_owned();
         let (rule, message) = short.split_once(": ").unwrap_or(("", &short));
@@ -342,18 +407,21 @@ fn metadata(meta: &pb::OpMetadata) -> Value {
 /// 64-bit integers are texts in the JSON of Protocol Buffers.
 fn resource_limits(limits: &pb::LinuxResources) -> Value {
     let mut out = Map::new();
-    let members = [
+    let numbers = [
         ("memory", limits.memory.to_string()),
         ("memorySwap", limits.memory_swap.to_string()),
         ("cpuShares", limits.cpu_shares.to_string()),
         ("cpuPeriod", limits.cpu_period.to_string()),
         ("cpuQuota", limits.cpu_quota.to_string()),
-        ("cpusetCpus", limits.cpuset_cpus.clone()),
-        ("cpusetMems", limits.cpuset_mems.clone()),
     ];
-    for (name, value) in members {
-        if !value.is_empty() && (value != "0" || name.starts_with("cpuset")) {
+    for (name, value) in numbers {
+        if value != "0" {
             out.insert(name.into(), value.into());
+        }
+    }
+    for (name, set) in [("cpusetCpus", &limits.cpuset_cpus), ("cpusetMems", &limits.cpuset_mems)] {
+        if !set.is_empty() {
+            out.insert(name.into(), json!(set));
         }
     }
     out.into()
@@ -376,6 +444,9 @@ fn compare(expect: &Value, got: &Value) -> Vec<String> {
     compare_metadata(expect, got, &mut out);
     if !expect["refs"].is_null() {
         compare_refs(expect, got, &mut out);
+    }
+    if !expect["attestations"].is_null() && expect["attestations"] != got["attestations"] {
+        out.push(format!("attestations: expected {}, got {}", expect["attestations"], got["attestations"]));
     }
     out
 }
