@@ -95,7 +95,7 @@ impl<'d> Plan<'d> {
             let platform = stage.platform.as_ref().or(around.requested);
             stage.replacement = around.contexts.find_named(stage.given_name(), platform)?;
             if stage.replacement.is_some() {
-                stage.name = stage.given_name().to_owned();
+                stage.given_name().clone_into(&mut stage.name);
                 let id = self.register(stage)?;
                 if let Some(stage) = self.stages.get_mut(id) {
                     stage.base = None;
