@@ -67,13 +67,6 @@ pub(super) fn parse(keyword: &str, request: Request, site: Site<'_>, linter: &mu
     }
     let mut words = words.into_iter();
     let (base, r#as, written_name, more) = (words.next(), words.next(), words.next(), words.next());
-    // Both rules judge the words by their places, before anything is refused.
-    if let (Some(written), None) = (&written_name, &more) {
-        linter.stage_name_casing(site, written);
-    }
-    if let (Some(r#as), Some(_)) = (&r#as, &written_name) {
-        linter.from_as_casing(site, keyword, r#as);
-    }
     let (Some(base), None) = (base, more) else { return Err(count()) };
     let (name, written_name) = match (r#as, written_name) {
         (None, _) => (None, None),
