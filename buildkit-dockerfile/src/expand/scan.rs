@@ -86,6 +86,7 @@ impl<'a> Scan<'a> {
 
     fn run(&mut self) -> Result<(), Reason> {
         loop {
+            self.copy_ordinary();
             match self.frames.last() {
                 Some(Frame::Quote { .. }) => self.in_quote()?,
                 Some(Frame::Operand(operand)) => {
@@ -106,6 +107,24 @@ impl<'a> Scan<'a> {
                 },
             }
         }
+    }
+
+    /// Takes over, all at once, what means nothing wherever it stands. Where words are wanted, blanks do.
+    fn copy_ordinary(&mut self) {
+        if self.words.is_some() {
+            return;
+        }
+        let rest = self.source.as_bytes().get(self.at..).unwrap_or_default();
+        let escape = self.lexer.escape.byte();
+        let stop = match self.frames.last() {
+            Some(Frame::Operand(operand)) if matches!(operand.kind, Kind::Pattern { .. }) => b'/',
+            Some(Frame::Operand(_)) => b'}',
+            _ => b'$',
+        };
+        let special = |b: &u8| matches!(*b, b'$' | b'\'' | b'"') || *b == escape || *b == stop;
+        let end = self.at + rest.iter().position(special).unwrap_or(rest.len());
+        self.out.push_str(self.source.get(self.at..end).unwrap_or_default());
+        self.at = end;
     }
 
     fn peek(&self) -> Option<char> {

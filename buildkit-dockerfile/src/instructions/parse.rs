@@ -83,7 +83,7 @@ fn parse_inner(node: Node, linter: &mut Linter) -> Result<Parsed> {
     let Node { keyword, flags, args, text, heredocs, comments, span, lines, .. } = node;
     let site = Site { lines, comments: &comments };
     let upper = keyword.to_ascii_uppercase();
-    let request = Request { keyword: upper, flags, args, heredocs, text };
+    let mut request = Request { keyword: upper, flags, args, heredocs, text };
     if request.keyword == "FROM" {
         let text = trimmed(&request.text);
         let parsed = from::parse(&keyword, request, site, linter)?;
@@ -93,7 +93,13 @@ fn parse_inner(node: Node, linter: &mut Linter) -> Result<Parsed> {
             Stage { keyword, base, platform, name, written_name, text, comments, span, lines, instructions };
         return Ok(Parsed::Stage(Box::new(stage)));
     }
-    let text = trimmed(&request.text);
+    let text = request.text.trim();
+    // The trigger of an ONBUILD is made of the text itself.
+    let text = if text.len() == request.text.len() && request.keyword != "ONBUILD" {
+        std::mem::take(&mut request.text)
+    } else {
+        text.to_owned()
+    };
     let kind = match request.keyword.as_str() {
         "ADD" => Kind::Add(Box::new(add::parse(request)?)),
         "ARG" => Kind::Arg(arg::parse(request, site, linter)?),

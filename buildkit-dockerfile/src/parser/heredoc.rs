@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Escape, Lines, Span};
+use super::{Escape, Lines, Span, text_of};
 use crate::expand::{Lexer, Names};
 
 /// A heredoc of ADD, COPY or RUN, with its body.
@@ -27,7 +27,7 @@ pub struct Heredoc {
 impl Heredoc {
     /// The body as it stands in the file, as text.
     pub fn raw(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&self.body)
+        text_of(&self.body)
     }
 
     /// The body as it is used: leading tabs dropped if the heredoc was written with `<<-`.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::ast::{Args, Pair};
-use super::{Escape, blank, json};
+use super::{Escape, blank, json, text_of};
 use crate::{Error, ErrorKind, Result};
 
 /// A joined line, split.
@@ -122,7 +122,7 @@ pub(super) fn takes_heredocs(keyword: &[u8]) -> bool {
 ///
 /// A JSON array with elements other than strings; pairs that are none.
 pub(super) fn args(shape: Shape, keyword: &[u8], rest: &[u8], escape: Escape) -> Result<Args> {
-    let text = String::from_utf8_lossy(rest);
+    let text = text_of(rest);
     Ok(match shape {
         Shape::JsonOrText => json_or(&text, whole)?,
         Shape::JsonOrWords => json_or(&text, words)?,
@@ -169,7 +169,7 @@ fn pairs(text: &str, keyword: &[u8], escape: Escape) -> Result<Vec<Pair>> {
     if !first.contains('=') {
         let separates = |c: char| u8::try_from(c).is_ok_and(blank::separates);
         let Some((key, value)) = text.split_once(separates) else {
-            let keyword = String::from_utf8_lossy(keyword).to_uppercase();
+            let keyword = text_of(keyword).to_uppercase();
             let message = format!("{keyword} needs a name and a value: {keyword} {text}=value");
             return Err(Error::new(ErrorKind::Syntax, message));
         };
@@ -228,9 +228,9 @@ fn health(rest: &[u8]) -> Result<Args> {
     let end = rest.iter().position(|&b| blank::is_latin1(b)).unwrap_or(rest.len());
     let (kind, rest) = rest.split_at(end);
     let blanks = rest.iter().take_while(|&&b| blank::is_latin1(b)).count();
-    let rest: Cow<'_, str> = String::from_utf8_lossy(rest.get(blanks..).unwrap_or_default());
+    let rest: Cow<'_, str> = text_of(rest.get(blanks..).unwrap_or_default());
     let rest = if kind.is_empty() { Args::Words(Vec::new()) } else { json_or(&rest, whole)? };
-    Ok(Args::Health { kind: String::from_utf8_lossy(kind).into_owned(), rest: Box::new(rest) })
+    Ok(Args::Health { kind: text_of(kind).into_owned(), rest: Box::new(rest) })
 }
 
 #[cfg(test)]

@@ -20,7 +20,15 @@ pub use self::heredoc::{Heredoc, HeredocWord, chomp};
 pub use self::node::Parser;
 pub use self::position::{Lines, Span};
 
+use std::borrow::Cow;
+
 use crate::Result;
+
+/// `bytes` as text, what is no UTF-8 replaced. Files nearly always are UTF-8, and the check for that is much
+/// faster than the search for what to replace.
+fn text_of(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
+}
 
 /// Parses a whole file.
 ///

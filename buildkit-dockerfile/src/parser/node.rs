@@ -5,7 +5,7 @@ use super::directives::{self, Header};
 use super::heredoc::{Heredoc, announced};
 use super::lexer::{self, Shape};
 use super::reader::{Line, Reader};
-use super::{Escape, Lines, Span, blank};
+use super::{Escape, Lines, Span, blank, text_of};
 use crate::{Error, ErrorKind, Result};
 
 /// Reads a file node by node.
@@ -119,7 +119,7 @@ impl<'a> Parser<'a> {
         if comment.is_empty() {
             self.comments.clear();
         } else {
-            self.comments.push(String::from_utf8_lossy(comment).into_owned());
+            self.comments.push(text_of(comment).into_owned());
         }
     }
 
@@ -207,7 +207,7 @@ impl<'a> Parser<'a> {
         if !possible || !text.windows(2).any(|w| w == b"<<") {
             return Ok(end);
         }
-        for word in announced(&String::from_utf8_lossy(text)) {
+        for word in announced(&text_of(text)) {
             let first_line = self.reader.count + 1;
             let body_start = self.reader.at;
             let body_end = loop {
@@ -239,10 +239,10 @@ impl<'a> Parser<'a> {
 
 fn blank_node(text: &[u8], keyword: &[u8], flags: Vec<String>, args: Args) -> Node {
     Node {
-        keyword: String::from_utf8_lossy(keyword).into_owned(),
+        keyword: text_of(keyword).into_owned(),
         flags,
         args,
-        text: String::from_utf8_lossy(text).into_owned(),
+        text: text_of(text).into_owned(),
         heredocs: Vec::new(),
         comments: Vec::new(),
         span: Span::default(),
