@@ -299,6 +299,7 @@ async fn two_platforms(gateway: Gateway) -> Result<BuildResult> {
                 predicate_type: "https://example/checked".into(),
                 subjects: vec![Subject::Itself],
             },
+            bundle_predicate_type: String::new(),
             reference: statement.single()?.cloned(),
             path: "/statement.json".into(),
             metadata: BTreeMap::new(),
