@@ -67,7 +67,7 @@ fn a_state_tells_how_processes_run() {
 #[test]
 fn a_relative_directory_is_below_the_one_before() {
     let dir = |steps: &[&str]| {
-        let state = steps.iter().fold(scratch(), |state, step| state.dir(step));
+        let state = steps.iter().copied().fold(scratch(), State::dir);
         state.context().dir().to_owned()
     };
     assert_eq!(dir(&["/a//b"]), "/a//b", "an absolute one is kept as written");
