@@ -6,6 +6,7 @@ use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use buildkit_tests::daemon::{Daemon, Generation, Registry};
+use buildkit_tests::tls::{Authority, TlsBridge};
 use tokio::process::Command;
 
 const EXAMPLE: &str = include_str!("../batch-job/Dockerfile.example");
@@ -274,6 +275,40 @@ async fn a_daemon_that_is_not_there_is_3_after_the_time_given() {
     let start = Instant::now();
     run(scene.build(&address).args(["--tlscacert", "/nowhere"])).await.ended(3, &["/nowhere"]);
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_daemon_that_checks_certificates_takes_those_of_the_job() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let (authority, stranger) = (Authority::new("ours").unwrap(), Authority::new("somebody's").unwrap());
+    let server = authority.sign(&["buildkitd-mtls"]).unwrap();
+    let bridge =
+        TlsBridge::start(&daemon.endpoint, server.acceptor(Some(&authority)).unwrap()).await.unwrap();
+    let address = format!("tcp://{}", bridge.address());
+    let scene = Scene::new("FROM scratch\nCOPY Dockerfile /\n");
+    let certs = |name: &str, authority: &Authority, signer: &Authority| {
+        let dir = scene.path(name);
+        signer.sign(&["job"]).unwrap().write(authority, Path::new(&dir)).unwrap();
+        dir
+    };
+    let good = certs("good", &authority, &authority);
+    let named = ["--tlsservername", "buildkitd-mtls"];
+    run(scene.build(&address).args(named).args(["--tlsdir", &good])).await.ended(0, &[]);
+    let files = [("--tlscacert", "ca"), ("--tlscert", "cert"), ("--tlskey", "key")];
+    let mut job = scene.build(&address);
+    for (flag, file) in files {
+        job.arg(flag).arg(format!("{good}/{file}.pem"));
+    }
+    run(job.args(named)).await.ended(0, &[]);
+
+    // Each is told at once: waiting for the daemon cures none of them.
+    let start = Instant::now();
+    run(scene.build(&address).args(["--tlsdir", &good])).await.ended(3, &["127.0.0.1", "buildkitd-mtls"]);
+    let theirs = certs("theirs", &stranger, &authority);
+    run(scene.build(&address).args(named).args(["--tlsdir", &theirs])).await.ended(3, &["TLS"]);
+    let refused = certs("refused", &authority, &stranger);
+    run(scene.build(&address).args(named).args(["--tlsdir", &refused])).await.ended(3, &["TLS"]);
+    assert!(start.elapsed() < Duration::from_secs(40), "{:?}", start.elapsed());
 }
 
 #[tokio::test]

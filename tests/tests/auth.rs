@@ -188,7 +188,8 @@ async fn a_token_server_that_refuses_is_told_with_the_registry() {
     assert!(!text.contains("canary"), "{text}");
     // A repository of somebody else: the token gives no access.
     let foreign = push(&daemon, auth("canary-ann"), &format!("{host}/b/app")).await.unwrap_err();
-    assert_eq!(foreign.as_solve().map(buildkit_client::error::SolveError::kind), Some(SolveErrorKind::Auth));
+    let kind = foreign.as_solve().map(buildkit_client::error::SolveError::kind);
+    assert_eq!(kind, Some(SolveErrorKind::Auth), "{}", foreign.report());
     let right = push(&daemon, auth("canary-ann"), &format!("{host}/a/app")).await;
     assert!(right.is_ok(), "{:?}", right.map_err(|error| error.report()));
 }
