@@ -119,6 +119,8 @@ impl SolveError {
             "403 Forbidden",
             "failed to authorize",
             "insufficient_scope",
+            // What follows these words is masked like any value of an `authorization`.
+            "may require authorization",
             "no basic auth credentials",
             "failed to fetch oauth token",
             "failed to fetch anonymous token",
@@ -380,6 +382,12 @@ mod tests {
             (
                 Code::Unknown,
                 "failed to push reg/x: unexpected status: 401 Unauthorized",
+                SolveErrorKind::Auth,
+                false,
+            ),
+            (
+                Code::Unknown,
+                "failed to push reg/x: push access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed",
                 SolveErrorKind::Auth,
                 false,
             ),
