@@ -81,9 +81,13 @@ impl SolveError {
         self.vertex_name.as_deref()
     }
 
-    /// Exit code of the process that failed.
+    /// Exit code of the process that failed. Daemons before BuildKit 0.10 tell it in their text only.
     pub fn exit_code(&self) -> Option<u32> {
-        self.details.exit_code
+        self.details.exit_code.or_else(|| {
+            let (process, code) = self.message.rsplit_once(": exit code: ")?;
+            let known = ["executor failed running", "did not complete successfully"];
+            known.iter().any(|text| process.contains(text)).then(|| code.trim().parse().ok())?
+        })
     }
 
     /// The place in the source file that failed, innermost.
@@ -106,7 +110,7 @@ impl SolveError {
         let says = |words: &[&str]| words.iter().any(|word| self.message.contains(word));
         if self.code == Code::Cancelled || self.message.ends_with("context canceled") {
             SolveErrorKind::Canceled
-        } else if self.details.exit_code.is_some() {
+        } else if self.exit_code().is_some() {
             SolveErrorKind::Process
         } else if !self.details.policy_denials.is_empty()
             || says(&["denied by policy", "not allowed by policy"])
@@ -171,7 +175,7 @@ impl SolveError {
             "no active session",
             "session healthcheck failed",
         ];
-        if self.details.exit_code.is_some() {
+        if self.exit_code().is_some() {
             return false;
         }
         matches!(self.code, Code::Unavailable) || TRANSIENT.iter().any(|text| self.message.contains(text))
@@ -412,6 +416,17 @@ mod tests {
             let error = failed(code, message);
             assert_eq!(error.kind(), kind, "{message}");
             assert_eq!(error.is_transient(), transient, "{message}");
+        }
+    }
+
+    #[test]
+    fn an_old_daemon_tells_the_exit_code_in_words() {
+        let old =
+            "rpc error: code = Unknown desc = executor failed running [/bin/sh -c exit 9]: exit code: 9";
+        let error = failed(Code::Unknown, old);
+        assert_eq!((error.exit_code(), error.kind()), (Some(9), SolveErrorKind::Process));
+        for other in ["my words: exit code: 9", "executor failed running [x]: exit code: many", ""] {
+            assert_eq!(failed(Code::Unknown, other).exit_code(), None, "{other}");
         }
     }
 

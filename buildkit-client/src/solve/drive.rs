@@ -471,6 +471,11 @@ fn missing(error: &SolveError) -> Option<String> {
     if let Some(exporter) = quoted("exporter \"").filter(|_| text.contains("could not be found")) {
         return Some(format!("the exporter {exporter:?}"));
     }
+    for direction in ["exporter", "importer"] {
+        if let Some(kind) = quoted(&format!("unknown cache {direction}: \"")) {
+            return Some(format!("the cache {direction} {kind:?}"));
+        }
+    }
     if let Some(cap) = quoted("unknown API capability ") {
         return Some(format!("the capability {cap}"));
     }
