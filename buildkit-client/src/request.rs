@@ -243,9 +243,6 @@ impl Request {
                         FrontendInput::State(state) => self.marshal(state, session)?,
                         FrontendInput::Definition(definition) => definition.clone(),
                     };
-                    // An input of scratch is no empty message then, which an old daemon would take for none.
-                    let mut definition = definition;
-                    definition.source.get_or_insert_default();
                     message.frontend_inputs.insert(name.clone(), definition);
                 }
             }
@@ -572,15 +569,6 @@ mod tests {
         request.registries = Some(RegistryScope::hosts(["only.io"]));
         let scope = prepare(&request).unwrap().registries;
         assert!(scope.allows("only.io") && !scope.allows("docker.io"));
-    }
-
-    #[test]
-    fn an_input_always_says_what_it_has_of_source_maps() {
-        let input = graph(&["docker-image://docker.io/library/alpine:3"]);
-        assert_eq!(input.source, None);
-        let request = request(Frontend::new("dockerfile.v0").input_definition("base", input));
-        let message = prepare(&request).unwrap().message;
-        assert!(message.frontend_inputs["base"].source.is_some());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What each generation of BuildKit can do, and what a program is told of the rest: the table in PARITY.md.
 
 #![allow(clippy::unwrap_used)] // a failed step is a failed test
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::print_stdout)] // what was seen is the next table
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,6 +10,7 @@ use buildkit_client::cache::{InlineCache, RegistryCache};
 use buildkit_client::control::{Prune, UsageQuery};
 use buildkit_client::debug::FailedStep;
 use buildkit_client::docker_config::DockerConfig;
+use buildkit_client::error::Location;
 use buildkit_client::export::{Export, Output};
 use buildkit_client::history::HistoryQuery;
 use buildkit_client::policy::{Policy, Source};
@@ -235,7 +236,7 @@ probes! {
         let context = World::context("FROM alpine\nRUN exit 7\n");
         let error = world.dockerfile(context.path()).no_cache().await.unwrap_err();
         let solve = error.as_solve().ok_or_else(|| told(&error))?;
-        match (solve.exit_code(), solve.location().map(|place| place.file_line())) {
+        match (solve.exit_code(), solve.location().map(Location::file_line)) {
             (Some(7), Some(place)) if place == "Dockerfile:2" => Ok(()),
             (code, place) => Err(format!("the error carries exit code {code:?}, place {place:?}")),
         }

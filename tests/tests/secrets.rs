@@ -1,6 +1,7 @@
 //! Secrets and SSH agents on the real daemon.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -105,7 +106,7 @@ async fn what_a_secret_says_is_in_no_error_and_no_progress() {
     let error = build.await.unwrap_err();
     let mut seen = format!("{shown}{error:?}{}", error.report());
     while let Some(event) = events.next().await {
-        seen.push_str(&format!("{event:?}"));
+        write!(seen, "{event:?}").unwrap();
     }
     assert!(!seen.contains("canary-5b1d"));
 }
@@ -207,8 +208,8 @@ async fn a_step_talks_to_the_users_agent_or_to_one_with_the_given_keys() {
     let (agent, tools) = (SshAgent::start(), tools());
     let of_agent = fingerprint(&agent.dir.path().join("ed25519"));
     let other = tempfile::tempdir().unwrap();
-    key(other.path(), "rsa");
-    let of_file = fingerprint(&other.path().join("rsa"));
+    key(other.path(), "ecdsa");
+    let of_file = fingerprint(&other.path().join("ecdsa"));
     // Lists the keys, has one of them sign, and is refused what would change the agent.
     let script = |fingerprint: &str| {
         format!(
@@ -220,7 +221,7 @@ async fn a_step_talks_to_the_users_agent_or_to_one_with_the_given_keys() {
     let build = client.solve(run(&script(&of_agent))).local("tools", tools.path());
     works(build.ssh("default", SshSource::socket(agent.socket()))).await;
     let build = client.solve(run(&script(&of_file))).local("tools", tools.path());
-    works(build.ssh("default", SshSource::keys([other.path().join("rsa")]))).await;
+    works(build.ssh("default", SshSource::keys([other.path().join("ecdsa")]))).await;
 
     // Two agents in one step, told apart by their ids; the raw one does whatever it is asked.
     let script = format!(
@@ -233,7 +234,7 @@ async fn a_step_talks_to_the_users_agent_or_to_one_with_the_given_keys() {
     let build = client
         .solve(both.root())
         .local("tools", tools.path())
-        .ssh("keys", SshSource::keys([other.path().join("rsa")]))
+        .ssh("keys", SshSource::keys([other.path().join("ecdsa")]))
         .ssh("raw", SshSource::raw(agent.socket()));
     works(build).await;
 }

@@ -137,7 +137,8 @@ impl SolveError {
             "failed to do request",
             "failed to copy:",
             "unexpected status from",
-        ]) {
+        ]) || (says(&["failed to load cache key"]) && self.message.ends_with(": not found"))
+        {
             SolveErrorKind::Registry
         } else if self.details.subrequest.is_some()
             || self.details.frontend_cap.is_some()
