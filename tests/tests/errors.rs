@@ -58,7 +58,9 @@ async fn each_kind_of_failure_is_told_from_the_others() {
 async fn r14_a_failed_step_of_a_graph_tells_all_that_is_known_of_it() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
     let client = daemon.client().await;
-    let script = "i=0; while [ $i -lt 100 ]; do echo line $i; i=$((i+1)); done; echo last words >&2; exit 7";
+    // One stream: between standard output and error no order is kept.
+    let script =
+        "exec >&2; i=0; while [ $i -lt 100 ]; do echo line $i; i=$((i+1)); done; echo last words; exit 7";
     let run = buildkit_llb::image("alpine").run(sh(script)).name("the step").ignore_cache();
     let error = client.solve(run.root()).await.unwrap_err();
     let solve = error.as_solve().unwrap();
