@@ -348,7 +348,7 @@ impl Client {
             Ok(Ok(answer)) => self.describe(Some(answer.into_inner())).await,
             Ok(Err(status)) if status.code() == Code::Unimplemented => self.describe(None).await,
             Ok(Err(status)) if is_transport(&status) => {
-                return Err(lost("the first call broke off".into(), Some(status.into())));
+                return Err(lost(broke_off(&status), None));
             }
             Ok(Err(status)) => return Err(Error::rpc("Control.Info", &status)),
         };
@@ -423,8 +423,7 @@ impl Client {
     /// The error of a call that failed: what the daemon answered, or the end of the link.
     fn failed(&self, link: &Link, name: &'static str, started: Instant, status: Status) -> Error {
         if is_transport(&status) {
-            let reason = "the call broke off".to_owned();
-            return self.lost(link, name, None, started, reason, Vec::new(), Some(status.into()));
+            return self.lost(link, name, None, started, broke_off(&status), Vec::new(), None);
         }
         if status.code() == Code::Unimplemented {
             return crate::error::Unsupported {
@@ -512,6 +511,18 @@ impl Client {
             source,
         }))
     }
+}
+
+/// Why a call failed on a link that lives on: its stream was reset, or what came was no answer.
+pub(crate) fn broke_off(status: &Status) -> String {
+    let mut text = crate::error::shown(status.message());
+    if let Some(source) = std::error::Error::source(status) {
+        let source = crate::error::report(source);
+        if !text.contains(&source) {
+            text = format!("{text}: {source}");
+        }
+    }
+    format!("the call broke off: {text}")
 }
 
 /// The end of a link as the source of an error.

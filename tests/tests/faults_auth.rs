@@ -183,13 +183,13 @@ async fn f44_a_token_server_that_never_answers_is_given_up_within_a_minute() {
 async fn f45_a_token_counts_from_when_it_was_received_where_the_clock_of_its_server_is_wrong() {
     for (issued, trusted) in [("1999-01-01T00:00:00Z", false), ("2099-01-01T00:00:00Z", false)] {
         let registry = FakeRegistry::start(move |_| {
-            Answer::json(&serde_json::json!({"token": "T", "expires_in": 300, "issued_at": issued}))
+            Answer::json(&serde_json::json!({"access_token": "T", "expires_in": 300, "issued_at": issued}))
         });
         let registry = registry.await.unwrap();
         let host = registry.address();
         let answer = tokens(&host, &[format!("http://{host}/token")], "p").await.remove(0);
         // 0 lets the daemon count from now.
-        let answer = answer.unwrap_or_default();
+        let answer = answer.unwrap();
         assert_eq!(answer.issued_at != 0, trusted, "{issued}");
     }
 }
@@ -199,7 +199,7 @@ async fn f47_a_hanging_credential_helper_ends_with_its_build() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
     let helper = dir.path().join("docker-credential-hangs");
-    std::fs::write(&helper, "#!/bin/sh\necho $$ > \"$0.pid\"\nsleep 1000 &\nwait\n").unwrap();
+    std::fs::write(&helper, "#!/bin/sh\nsleep 1000 &\necho $! > \"$0.pid\"\nwait\n").unwrap();
     std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
     let fake = FakeBuildKit::script()
         .on_solve(|solve| async move {
@@ -226,7 +226,7 @@ async fn f47_a_hanging_credential_helper_ends_with_its_build() {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("the helper {pid} is still running");
+    panic!("what the helper started, {pid}, is still running");
 }
 
 /// A daemon that gets hold of every secret and says it wherever it can: in names, errors, progress.

@@ -76,7 +76,13 @@ fn junk() -> StatusResponse {
         completed: Some(time(0, i32::MAX)),
     };
     StatusResponse {
-        vertexes: vec![Vertex::default(), odd, vertex("", "no digest"), vertex(&"d".repeat(100_000), "long")],
+        vertexes: vec![
+            Vertex::default(),
+            odd,
+            vertex("", "no digest"),
+            vertex(&"d".repeat(100_000), "long"),
+            Vertex { started: Some(time(10, 0)), ..vertex("shown", "\u{1b}[31mred\u{202e}") },
+        ],
         statuses: vec![VertexStatus::default(), status("not-a-digest"), status("unknown")],
         logs: vec![
             VertexLog::default(),
@@ -134,6 +140,7 @@ async fn f24_junk_in_the_progress_is_tolerated_and_made_safe_to_show() {
         assert_eq!(shown.chars().filter(bad).collect::<String>(), "", "{shown:?}");
     }
     assert!(plain.text().contains("warned") && plain.text().contains("abc"), "{:?}", plain.text());
+    assert!(plain.text().contains(" red\n"), "{:?}", plain.text());
     assert!(!plain.text().contains("lost"), "{:?}", plain.text());
     // Machines get all of it, in JSON that is JSON.
     for line in raw.text().lines() {

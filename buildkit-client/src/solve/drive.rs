@@ -2,7 +2,7 @@
 //! all watched at once.
 
 use super::{Plan, Solved, features, stores};
-use crate::client::{Client, boxed, control};
+use crate::client::{Client, boxed, broke_off, control};
 use crate::connect::{Channel, Link, is_transport};
 use crate::error::{Error, LocalError, RequestError, SolveError, SolveErrorKind, Unsupported};
 use crate::export::Export;
@@ -450,18 +450,6 @@ fn not_shared(host: &str) -> String {
     format!(
         "no credentials were shared for {host}, which the build does not name; .registry({host:?}) allows it"
     )
-}
-
-/// Why a call failed on a link that lives on: its stream was reset, or what came was no answer.
-fn broke_off(status: &Status) -> String {
-    let mut text = crate::error::shown(status.message());
-    if let Some(source) = std::error::Error::source(status) {
-        let source = crate::error::report(source);
-        if !text.contains(&source) {
-            text = format!("{text}: {source}");
-        }
-    }
-    format!("the call broke off: {text}")
 }
 
 /// What the daemon lacks, where that is what its error says.
