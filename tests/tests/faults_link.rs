@@ -495,6 +495,8 @@ async fn f13_a_client_outlives_its_daemon() {
     let client = link.client(Liveness::default());
     client.solve(dockerfile()).await.unwrap();
     client.workers([] as [&str; 0]).await.unwrap();
+    // Its connections die with it.
+    link.controls().0.reset_now();
     drop(first);
     link.cut();
     sleep(Duration::from_secs(1)).await;
