@@ -390,7 +390,7 @@ impl Client {
                 biased;
                 answer = answer => match answer {
                     Ok(answer) => Ok(answer.into_inner()),
-                    Err(status) => Err(self.failed(&link, name, started, status)),
+                    Err(status) => Err(self.failed(&link, name, started, &status)),
                 },
                 error = self.dead(&link, name, started) => Err(error),
             }
@@ -413,7 +413,7 @@ impl Client {
             biased;
             answer = call(control(link.channel())) => match answer {
                 Ok(answer) => answer.into_inner(),
-                Err(status) => return Err(self.failed(&link, name, started, status)),
+                Err(status) => return Err(self.failed(&link, name, started, &status)),
             },
             error = self.dead(&link, name, started) => return Err(error),
         };
@@ -421,9 +421,9 @@ impl Client {
     }
 
     /// The error of a call that failed: what the daemon answered, or the end of the link.
-    fn failed(&self, link: &Link, name: &'static str, started: Instant, status: Status) -> Error {
-        if is_transport(&status) {
-            return self.lost(link, name, None, started, broke_off(&status), Vec::new(), None);
+    fn failed(&self, link: &Link, name: &'static str, started: Instant, status: &Status) -> Error {
+        if is_transport(status) {
+            return self.lost(link, name, None, started, broke_off(status), Vec::new(), None);
         }
         if status.code() == Code::Unimplemented {
             return crate::error::Unsupported {
@@ -433,7 +433,7 @@ impl Client {
             }
             .into();
         }
-        Error::rpc(name, &status)
+        Error::rpc(name, status)
     }
 
     /// Waits until the daemon is found not to hear us although we hear it: a health call stays without answer. While
@@ -552,7 +552,7 @@ impl<T> Follow<T> {
         tokio::select! {
             biased;
             message = self.stream.message() => {
-                message.map_err(|status| self.client.failed(&self.link, self.name, self.started, status))
+                message.map_err(|status| self.client.failed(&self.link, self.name, self.started, &status))
             }
             error = self.client.dead(&self.link, self.name, self.started) => Err(error),
         }
