@@ -6,6 +6,7 @@ pub use session::{ResultInfo, SessionExporter};
 
 use crate::content::OciStore;
 use crate::error::{BoxError, RequestError};
+use buildkit_fsutil::disk_writer::WriteOptions;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ pub(crate) enum Target {
     /// Nothing comes to this side.
     None,
     /// A tree is written to a directory.
-    Dir { path: PathBuf, delete: bool },
+    Dir { path: PathBuf, options: WriteOptions },
     /// A tree is handed to the caller.
     Tree(Arc<dyn TreeSink>),
     /// A byte stream.
@@ -161,7 +162,7 @@ impl Export {
     /// The result's files in a directory, which is made if need be. What is already there stays,
     /// unless [`delete`](FilesExport::delete) is asked for; a file is replaced as a whole.
     pub fn local(dir: impl Into<PathBuf>) -> FilesExport {
-        let target = Target::Dir { path: dir.into(), delete: false };
+        let target = Target::Dir { path: dir.into(), options: WriteOptions::default() };
         FilesExport(Self { target, ..Self::custom("local") })
     }
 
@@ -192,7 +193,7 @@ impl Export {
     /// Writes the exporter's tree below `dir`.
     #[must_use]
     pub fn to_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.target = Target::Dir { path: dir.into(), delete: false };
+        self.target = Target::Dir { path: dir.into(), options: WriteOptions::default() };
         self
     }
 
@@ -263,7 +264,7 @@ impl fmt::Debug for Export {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let target = match &self.target {
             Target::None => "none".to_owned(),
-            Target::Dir { path, delete } => format!("dir {} (delete: {delete})", path.display()),
+            Target::Dir { path, options } => format!("dir {} ({options:?})", path.display()),
             Target::Tree(_) => "tree".to_owned(),
             Target::Stream(output) => format!("{output:?}"),
             Target::Store(store) => format!("{store:?}"),
@@ -473,10 +474,20 @@ impl ArchiveExport {
 impl FilesExport {
     /// Deletes what is in the directory and not in the result. Needs BuildKit 0.31.
     pub fn delete(mut self) -> Self {
-        if let Target::Dir { delete, .. } = &mut self.0.target {
-            *delete = true;
+        if let Target::Dir { options, .. } = &mut self.0.target {
+            options.delete = true;
         }
         self.attr("mode", "delete")
+    }
+
+    /// How the files are written: what the umask takes away, whether devices and setuid bits are allowed, who owns
+    /// them. By default files belong to this process, the umask holds, devices end the build and setuid bits are
+    /// dropped. What [`delete`](Self::delete) has set stays.
+    pub fn write_options(mut self, written: WriteOptions) -> Self {
+        if let Target::Dir { options, .. } = &mut self.0.target {
+            *options = WriteOptions { delete: options.delete || written.delete, ..written };
+        }
+        self
     }
 
     /// Whether each platform gets a directory of its own, such as `linux_arm64`. On by default

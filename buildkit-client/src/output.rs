@@ -4,6 +4,7 @@
 use crate::error::{BoxError, LocalError, RequestError};
 use crate::export::{Export, Output, OutputKind, Target, TreeSink};
 use crate::request::new_id;
+use buildkit_fsutil::disk_writer::WriteOptions;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -29,7 +30,7 @@ enum Sink {
     Writer(Output),
     Dir {
         path: PathBuf,
-        delete: bool,
+        options: WriteOptions,
     },
     Tree(Arc<dyn TreeSink>),
 }
@@ -62,7 +63,7 @@ impl Drop for Temporary {
 /// What an exporter writes to.
 pub(crate) enum Opened {
     Stream(Stream),
-    Dir { path: PathBuf, delete: bool },
+    Dir { path: PathBuf, options: WriteOptions },
     Tree(Arc<dyn TreeSink>),
 }
 
@@ -146,6 +147,9 @@ impl Outputs {
         };
         Ok(Some(match (&entry.sink, temporary) {
             (Sink::File(_), Some(path)) => Opened::Stream(open(&path).await?),
+            (Sink::Special(path), _) if is_pipe(path) => {
+                Opened::Stream(pipe(path).await.map_err(|error| failed(error.into()))?)
+            }
             (Sink::File(path) | Sink::Special(path), _) => Opened::Stream(open(path).await?),
             (Sink::Writer(output), _) => {
                 let writer = match &output.0 {
@@ -156,7 +160,7 @@ impl Outputs {
                 };
                 Opened::Stream(Stream::Writer(Box::pin(writer)))
             }
-            (Sink::Dir { path, delete }, _) => Opened::Dir { path: path.clone(), delete: *delete },
+            (Sink::Dir { path, options }, _) => Opened::Dir { path: path.clone(), options: options.clone() },
             (Sink::Tree(sink), _) => Opened::Tree(sink.clone()),
         }))
     }
@@ -252,9 +256,9 @@ impl Entry {
             // The blobs of a store do not come as a stream.
             Target::None | Target::Store(_) => return Ok(None),
             Target::Tree(sink) => Sink::Tree(sink),
-            Target::Dir { path, delete } => {
+            Target::Dir { path, options } => {
                 check_dir(&path).map_err(|error| failed(&path, error))?;
-                Sink::Dir { path, delete }
+                Sink::Dir { path, options }
             }
             Target::Stream(output) => match &output.0 {
                 OutputKind::File(path) => match std::fs::metadata(path) {
@@ -323,6 +327,35 @@ impl Temporary {
     }
 }
 
+#[cfg(unix)]
+fn is_pipe(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
+}
+
+#[cfg(not(unix))]
+fn is_pipe(_: &Path) -> bool {
+    false
+}
+
+/// Opens a named pipe once somebody reads it. A thread that waited for that could not be called back.
+#[cfg(unix)]
+async fn pipe(path: &Path) -> io::Result<Stream> {
+    loop {
+        match tokio::net::unix::pipe::OpenOptions::new().open_sender(path) {
+            Err(error) if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::NXIO) => {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            opened => return opened.map(|pipe| Stream::Writer(Box::pin(pipe))),
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn pipe(_: &Path) -> io::Result<Stream> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Whether a directory can be made or written at this path.
 pub(crate) fn check_dir(path: &Path) -> io::Result<()> {
     let mut at = std::path::absolute(path)?;
@@ -330,6 +363,10 @@ pub(crate) fn check_dir(path: &Path) -> io::Result<()> {
         match std::fs::metadata(&at) {
             Ok(found) if !found.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
             Ok(_) => break,
+            // A link to nothing: no directory can be made in its place.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && at.symlink_metadata().is_ok() => {
+                return Err(error);
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if !at.pop() {
                     return Err(error);

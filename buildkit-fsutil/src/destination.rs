@@ -74,6 +74,13 @@ pub trait DestFs: Send {
     /// # Errors
     /// What the file system says; attributes that cannot be set are no error.
     fn set(&mut self, path: &[u8], kind: Kind, metadata: &Metadata<'_>) -> io::Result<()>;
+    /// Waits until everything written is on the disk, and tells of errors that came late.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A file being written.
@@ -107,6 +114,7 @@ pub struct Metadata<'a> {
 #[derive(Debug)]
 pub struct DiskDestination {
     root: OwnedFd,
+    umask: u32,
     /// The directory of the last path: most calls concern the same one.
     parent: Option<(Vec<u8>, OwnedFd)>,
 }
@@ -124,11 +132,19 @@ impl DiskDestination {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::io::retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))?;
-        let mut this = Self { root, parent: None };
         let probe = crate::disk_writer::temp_path(b"");
-        this.create(&probe)?;
-        this.remove_file(&probe)?;
-        Ok(this)
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let all = Mode::RWXU | Mode::RWXG | Mode::RWXO;
+        let made = rustix::io::retry_on_intr(|| rustix::fs::openat(&root, &*probe, flags, all))?;
+        let found = rustix::fs::fstat(&made);
+        rustix::fs::unlinkat(&root, &*probe, AtFlags::empty())?;
+        let umask = 0o777 & !found?.st_mode;
+        Ok(Self { root, umask, parent: None })
+    }
+
+    /// The permissions that new files do not get here, by the umask of the process: `0o022` for example.
+    pub fn umask(&self) -> u32 {
+        self.umask
     }
 
     /// The directory a path is in, and its name there.
@@ -251,6 +267,15 @@ impl DestFs for DiskDestination {
             rustix::fs::chmod(node, Mode::from_raw_mode(metadata.permissions))?;
         }
         Ok(rustix::fs::utimensat(dir, name, &times(metadata.mod_time), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        // One call for the whole file system: one for each of many thousand files would take minutes.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        rustix::fs::syncfs(&self.root)?;
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        rustix::fs::sync();
+        Ok(())
     }
 }
 

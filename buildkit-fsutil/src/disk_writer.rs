@@ -19,8 +19,8 @@ use crate::stat::{FileMode, Kind, Stat};
 ///
 /// # Defaults
 /// What is there and not received stays; every file is received anew; files belong to this process; devices fail the
-/// transfer; setuid and setgid bits and attributes that grant privileges are dropped; modes are written as received,
-/// whatever the umask says.
+/// transfer; setuid and setgid bits and attributes that grant privileges are dropped; the umask of the process takes
+/// permissions away from what is received, as with any file it makes; the disk is not waited for.
 #[derive(Clone, Default)]
 pub struct WriteOptions {
     /// Remove what is there and was not received. Nothing is removed before everything was received.
@@ -33,10 +33,15 @@ pub struct WriteOptions {
     pub devices: Devices,
     /// Keep setuid and setgid bits. They are for trees that somebody else will use as a root file system.
     pub preserve_setid: bool,
-    /// Keep the attributes below `security.` and `trusted.`, which the kernel grants only to root.
+    /// Keep the attributes below `security.` and `trusted.`, which the kernel grants only to root, and `system.`,
+    /// which holds access lists.
     pub preserve_security_xattrs: bool,
-    /// Permission bits that are never written, as with umask: `0o022` for example.
+    /// Permission bits that are never written, beside those of the umask: `0o027` for example.
     pub mask: u32,
+    /// Write modes as received, whatever the umask says. For trees that will be a root file system.
+    pub ignore_umask: bool,
+    /// Wait at the end until everything is on the disk, so that errors of writing it cannot come later.
+    pub sync: bool,
     /// Looks at each entry, may change it (not its path); `false` leaves it out, and everything below a directory.
     pub filter: Option<FilterEntry>,
 }
@@ -54,6 +59,8 @@ impl fmt::Debug for WriteOptions {
             .field("preserve_setid", &self.preserve_setid)
             .field("preserve_security_xattrs", &self.preserve_security_xattrs)
             .field("mask", &format_args!("{:04o}", self.mask))
+            .field("ignore_umask", &self.ignore_umask)
+            .field("sync", &self.sync)
             .field("filter", &self.filter.is_some())
             .finish()
     }
@@ -75,6 +82,9 @@ pub enum Owner {
         gid: u32,
     },
 }
+
+/// Attributes that decide who may do what.
+const PRIVILEGED: [&str; 3] = ["security.", "trusted.", "system."];
 
 /// What to do about devices.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -132,7 +142,8 @@ impl DiskWriter {
     /// [`TransferError::Destination`] when it cannot be made or written to.
     pub fn open(path: impl AsRef<Path>, options: WriteOptions) -> Result<Self, TransferError> {
         let dest = DiskDestination::open(path).map_err(failed(b"", "write"))?;
-        Self::new(dest, options)
+        let umask = if options.ignore_umask { 0 } else { dest.umask() };
+        Self::new(dest, WriteOptions { mask: options.mask | umask, ..options })
     }
 
     /// Writes to any destination.
@@ -328,7 +339,8 @@ impl DiskWriter {
 
     fn prepare(&self, stat: &mut Stat) {
         if !self.options.preserve_security_xattrs {
-            stat.xattrs.retain(|name, _| !name.starts_with("security.") && !name.starts_with("trusted."));
+            let privileged = |name: &String| PRIVILEGED.iter().any(|start| name.starts_with(start));
+            stat.xattrs.retain(|name, _| !privileged(name));
         }
         let mut permissions = stat.mode.unix_permissions() & !self.options.mask;
         if !self.options.preserve_setid {
@@ -440,7 +452,7 @@ impl TreeWriter for DiskWriter {
         for dir in std::mem::take(&mut self.dirs).iter().rev() {
             self.set(dir)?;
         }
-        Ok(())
+        if self.options.sync { self.dest.sync().map_err(failed(b"", "sync")) } else { Ok(()) }
     }
 }
 

@@ -89,6 +89,10 @@ impl WantedFile {
             received: 0,
         }
     }
+
+    fn cost(&self) -> usize {
+        cost(self.path.len(), self.xattrs.as_deref())
+    }
 }
 
 /// How a tree is received.
@@ -98,11 +102,14 @@ pub struct ReceiveOptions {
     pub max_entries: u32,
     /// More files with content outstanding in part end the transfer. Default: 256; senders interleave about four.
     pub max_open_files: usize,
+    /// More bytes of names and metadata that must be remembered end the transfer: those of directories, of further
+    /// hard links, and of files whose content is still to come. Default: 1 GiB, enough for some five million files.
+    pub max_held: usize,
 }
 
 impl Default for ReceiveOptions {
     fn default() -> Self {
-        Self { max_entries: 16 << 20, max_open_files: 256 }
+        Self { max_entries: 16 << 20, max_open_files: 256, max_held: 1 << 30 }
     }
 }
 
@@ -238,6 +245,7 @@ fn run(
             wanted: Vec::new(),
             outstanding: 0,
             open: 0,
+            held: 0,
             ended: false,
             report: ReceiveReport::default(),
         };
@@ -282,6 +290,8 @@ struct State<'a, W> {
     outstanding: u32,
     /// Those of them of which a part has come.
     open: usize,
+    /// Bytes remembered, see [`ReceiveOptions::max_held`].
+    held: usize,
     ended: bool,
     report: ReceiveReport,
 }
@@ -308,7 +318,14 @@ impl<W: TreeWriter> State<'_, W> {
         }
         self.order.check(&stat)?;
         self.report.entries += 1;
+        let remembered = stat.mode.is_dir() || !stat.link_name.is_empty() && stat.mode.is_file();
+        let size =
+            if remembered { cost(stat.path.len() + stat.link_name.len(), Some(&stat.xattrs)) } else { 0 };
         let wanted = self.writer.entry(stat)?;
+        self.held += wanted.as_ref().map_or(size, WantedFile::cost);
+        if self.held > self.options.max_held {
+            return Err(ProtocolError::TooManyEntries.into());
+        }
         if wanted.is_some() {
             self.outstanding += 1;
             let _ = self.reply.send(Reply::Request(id));
@@ -347,6 +364,15 @@ impl<W: TreeWriter> State<'_, W> {
         }
         self.outstanding -= 1;
         self.report.files += 1;
-        slot.take().map_or(Ok(()), |file| self.writer.end(id, *file))
+        let Some(file) = slot.take() else { return Ok(()) };
+        self.held = self.held.saturating_sub(file.cost());
+        self.writer.end(id, *file)
     }
+}
+
+/// Bytes that an entry takes while it is remembered, about.
+fn cost(names: usize, xattrs: Option<&BTreeMap<String, Vec<u8>>>) -> usize {
+    let attributes: usize =
+        xattrs.into_iter().flatten().map(|(name, value)| name.len() + value.len() + 64).sum();
+    128 + names + attributes
 }

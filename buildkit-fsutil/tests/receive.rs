@@ -362,8 +362,8 @@ async fn f34_hostile_senders_get_a_typed_error_at_once() {
 #[tokio::test]
 async fn f34_entries_and_open_files_are_limited() {
     let dest = temp();
-    let limits = ReceiveOptions { max_entries: 10, max_open_files: 4 };
-    let run = |script: Vec<Packet>| {
+    let limits = ReceiveOptions { max_entries: 10, max_open_files: 4, max_held: 4096 };
+    let run_with = |script: Vec<Packet>, limits: ReceiveOptions| {
         let (to, incoming) = mpsc::channel(1000);
         let (outgoing, from) = mpsc::channel::<Packet>(1000);
         for packet in script {
@@ -375,8 +375,13 @@ async fn f34_entries_and_open_files_are_limited() {
             receive(writer, packets(incoming), outgoing, limits).await
         }
     };
+    let run = |script| run_with(script, limits);
     let many = (0..20).map(|index| dir(&format!("d{index:02}"))).collect();
     assert!(matches!(run(many).await, Err(TransferError::Protocol(ProtocolError::TooManyEntries))));
+    let long = (0..9).map(|index| dir(&format!("d{index}{}", "-".repeat(200)))).collect();
+    let held = ReceiveOptions { max_held: 2000, ..limits };
+    let done = run_with(long, held).await;
+    assert!(matches!(done, Err(TransferError::Protocol(ProtocolError::TooManyEntries))), "{done:?}");
     let names = || (0..9).map(|index| file(&format!("f{index}"), 2));
     let open = names().chain([end()]).chain((0..9).map(|id| data(id, b"x"))).collect();
     let done = run(open).await;
@@ -409,10 +414,10 @@ async fn f37_devices_and_privileges_are_refused_unless_asked_for() {
     };
     let mode = |path: &str| dest.path().join(path).metadata().unwrap().mode() & 0o7777;
     copy(tree(), writer(dest.path(), WriteOptions::default())).await.unwrap();
-    assert_eq!((mode("su"), mode("tmp")), (0o755, 0o1777));
-    copy(tree(), writer(dest.path(), WriteOptions { preserve_setid: true, ..Default::default() }))
-        .await
-        .unwrap();
+    let umask = DiskDestination::open(dest.path()).unwrap().umask();
+    assert_eq!((mode("su"), mode("tmp")), (0o755 & !umask, 0o1777 & !umask));
+    let whole = WriteOptions { preserve_setid: true, ignore_umask: true, ..Default::default() };
+    copy(tree(), writer(dest.path(), whole)).await.unwrap();
     assert_eq!((mode("su"), mode("tmp")), (0o6755, 0o3777));
     copy(tree(), writer(dest.path(), WriteOptions { mask: 0o027, ..Default::default() })).await.unwrap();
     assert_eq!((mode("su"), mode("tmp")), (0o750, 0o1750));

@@ -40,7 +40,7 @@ pub(crate) fn packet_receiver(data: &[u8]) {
     let writer = DiskWriter::new(disk.clone(), options).expect("the destination can be listed");
     let (to, incoming) = mpsc::channel(4);
     let (outgoing, from) = mpsc::channel(script.len() + 16);
-    let limits = ReceiveOptions { max_entries: 200, max_open_files: 8 };
+    let limits = ReceiveOptions { max_entries: 200, max_open_files: 8, max_held: 1 << 16 };
     let receiving = receive(writer, packets(incoming), outgoing, limits);
     let done = run(async { futures::future::join(receiving, play(script, goes_on, to, from)).await.0 });
     let files = disk.0.lock().expect("no panic on the disk");

@@ -87,14 +87,15 @@ impl FileSend for Receiver {
                 });
                 Ok(Response::new(ReceiverStream::new(answers).boxed()))
             }
-            Opened::Dir { delete: true, .. } if !knows_delete => {
+            Opened::Dir { options, .. } if options.delete && !knows_delete => {
                 let what = outputs.describe(index);
                 let reason = "the daemon is too old to delete what is not in the result";
                 context.failed(what.clone(), std::io::Error::new(std::io::ErrorKind::Unsupported, reason));
                 Err(Status::failed_precondition(format!("{what}: {reason}")))
             }
-            Opened::Dir { path, delete } => {
-                let options = WriteOptions { delete, ..WriteOptions::default() };
+            Opened::Dir { path, options } => {
+                // A build has succeeded when its result is on the disk.
+                let options = WriteOptions { sync: true, ..options };
                 let open = move || DiskWriter::open(path, options);
                 Ok(self.receive_tree(index, open, incoming))
             }

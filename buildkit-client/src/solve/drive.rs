@@ -219,7 +219,11 @@ async fn attempt(
     let result = match result {
         Ok(response) => {
             let response: BTreeMap<_, _> = response.exporter_response.into_iter().collect();
-            finish(solve, &outputs, &layouts, &response).await.map(|()| response)
+            match finish(solve, &outputs, &layouts, &response).await {
+                Ok(()) => Ok(response),
+                // Why nothing has arrived is known on this side, where it failed here.
+                Err(error) => Err(context.take_failures().into_iter().next().map_or(error, Error::from)),
+            }
         }
         Err(error) => Err(error),
     };
