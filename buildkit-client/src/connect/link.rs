@@ -21,9 +21,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// Largest list of headers or trailers that is taken: error details travel in trailers and carry
 /// whole source files.
 pub(crate) const MAX_HEADERS: u32 = 16 * 1024 * 1024;
-/// Receive window of a stream; with `CONNECTION_WINDOW` it bounds what a peer can make us hold.
+/// Receive window of a stream: what a peer can make us hold for each of the few streams we open.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Half of this is how much h2 allows small frames to weigh, each counted as up to 256 bytes, before it ends the
+/// connection: the session's frames are small when trees are, and may pile up.
+const CONNECTION_WINDOW: u32 = 256 * 1024 * 1024;
 /// How long a connection may take to say goodbye once nobody uses it.
 const GOODBYE: Duration = Duration::from_millis(500);
 

@@ -191,6 +191,17 @@ impl Step {
         &self.vertex.digest
     }
 
+    /// Attaches a warning, which is among those of the build's result as well.
+    pub fn warn(&self, text: impl Into<String>) {
+        let warning = VertexWarning {
+            vertex: self.vertex.digest.clone(),
+            level: 1,
+            short: text.into().into(),
+            ..VertexWarning::default()
+        };
+        self.reporter.status(SolveStatus { warnings: vec![warning], ..SolveStatus::default() });
+    }
+
     /// The step went well.
     pub fn done(mut self) {
         self.end(String::new());

@@ -3,9 +3,10 @@
 use super::{MAX_MESSAGE, Service, SessionContext};
 use crate::error::RequestError;
 use crate::request::Local;
+use buildkit_fsutil::Printable;
 use buildkit_fsutil::error::TransferError;
 use buildkit_fsutil::filter::{FilterOptions, MapEntry, owned_by_root};
-use buildkit_fsutil::send::{SendOptions, send};
+use buildkit_fsutil::send::{SendEvent, SendOptions, send};
 use buildkit_fsutil::source::SourceFs;
 use buildkit_proto::filesync::file_sync_server::{FileSync, FileSyncServer};
 use buildkit_proto::fsutil::Packet;
@@ -13,6 +14,7 @@ use percent_encoding::percent_decode;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
@@ -107,7 +109,7 @@ impl FileSync for Sender {
         tracing::debug!(dir = %name, ?filter, "sending a directory");
         let (packets, answer) = mpsc::channel(QUEUE);
         let context = self.context.clone();
-        let options = self.options.clone();
+        let options = observed(self.options.clone(), &name, &context);
         let incoming = request.into_inner();
         // The daemon may drop the call at any time; the sender ends when nobody takes its packets.
         tokio::spawn(async move {
@@ -151,6 +153,31 @@ fn noting_names(dir: String, context: SessionContext) -> MapEntry {
         }
         owned(stat)
     })
+}
+
+/// Most warnings about one transfer.
+const MAX_WARNINGS: usize = 32;
+
+/// Warns of entries that are special or left out, the first few of them, and passes all on to the caller.
+fn observed(options: SendOptions, name: &str, context: &SessionContext) -> SendOptions {
+    let theirs = options.on_event.clone();
+    let (name, context, told) = (name.to_owned(), context.clone(), AtomicUsize::new(0));
+    let on_event = move |event: SendEvent<'_>| {
+        let text = match &event {
+            SendEvent::Special { path, kind } => format!("{} is a {kind}", Printable(path)),
+            SendEvent::Skipped(error) => format!("left out: {}", crate::error::report(*error)),
+            _ => String::new(),
+        };
+        if !text.is_empty() && told.fetch_add(1, Ordering::Relaxed) < MAX_WARNINGS {
+            let step = context.step(format!("[internal] sending {name:?}"));
+            step.warn(format!("local directory {name:?}: {text}"));
+            step.done();
+        }
+        if let Some(theirs) = &theirs {
+            theirs(event);
+        }
+    };
+    SendOptions { on_event: Some(Arc::new(on_event)), ..options }
 }
 
 /// Whether a transfer failed on this side. What the daemon or the link did is told by the build.

@@ -26,9 +26,12 @@ use tonic::{Request, Status, Streaming};
 /// Include, exclude and follow paths travel as request headers, one value each; a daemon refuses
 /// to send more than this side announces.
 const MAX_HEADERS: u32 = 64 * 1024 * 1024;
-/// Receive window of one call, and of all calls: what exports may pile up here.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Receive window of one call: what an export may pile up here.
+const STREAM_WINDOW: u32 = 512 * 1024;
+/// Receive window of all calls. Not what they need: half of it is also how much h2 allows small frames to weigh, each
+/// counted as up to 256 bytes, before it ends the connection. Of trees with tiny files nearly all frames are small, so
+/// this must be some thirty windows of a call, for several calls; else a slow disk costs the session.
+const CONNECTION_WINDOW: u32 = 128 * 1024 * 1024;
 /// Most bytes of one message that we send.
 const MAX_WRITE: usize = 256 * 1024;
 /// Messages in flight between the server and the stream.

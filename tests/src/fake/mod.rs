@@ -186,6 +186,7 @@ impl Script {
         );
         let (connections, mut incoming) = mpsc::unbounded_channel::<Connection>();
         let mut server = tonic::transport::Server::builder()
+            .initial_connection_window_size(256 << 20)
             .http2_max_header_list_size(self.max_header_list_size.unwrap_or(16 << 20));
         let incoming = futures::stream::poll_fn(move |cx| {
             incoming.poll_recv(cx).map(|c| c.map(Ok::<_, std::io::Error>))

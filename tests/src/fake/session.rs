@@ -298,6 +298,8 @@ pub(super) fn accept(
     let mut io = Some(TokioIo::new(near));
     let channel = Endpoint::from_static("http://localhost")
         .http2_max_header_list_size(16 << 20)
+        // A real daemon does not end a session for many small frames; this one would, with a small window.
+        .initial_connection_window_size(256 << 20)
         .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
             let io = io.take().ok_or(std::io::ErrorKind::NotConnected);
             async move { io.map_err(std::io::Error::from) }
