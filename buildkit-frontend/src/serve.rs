@@ -180,7 +180,9 @@ async fn connect(io: Stdio) -> Result<(Connection, tokio::task::JoinHandle<()>)>
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEADERS)
         .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
+        // Half of it is how much h2 lets small frames weigh before it ends the connection, each as up to 256 bytes:
+        // much, where a process prints in bits and pieces.
+        .initial_connection_window_size(WINDOW * 64)
         .handshake(io)
         .await
         .map_err(|error| Error::context("cannot speak HTTP/2 with the daemon", error))?;
