@@ -42,6 +42,8 @@ struct State {
     /// platform; everything else comes once.
     taken: u32,
     done: u32,
+    /// How often it will not come whole, which is not waited for.
+    failed: u32,
     /// What the daemon said of the result when it sent the data.
     metadata: BTreeMap<String, String>,
 }
@@ -172,6 +174,13 @@ impl Outputs {
         }
     }
 
+    /// Notes that an exporter will not write everything, so that it is not waited for.
+    pub(crate) fn failed(&self, index: usize) {
+        if let Some(entry) = self.get(index) {
+            entry.lock().failed += 1;
+        }
+    }
+
     /// How messages call an exporter.
     pub(crate) fn describe(&self, index: usize) -> String {
         match self.get(index) {
@@ -186,7 +195,7 @@ impl Outputs {
         let writing = || {
             self.entries().values().any(|entry| {
                 let state = entry.lock();
-                state.taken > state.done
+                state.taken > state.done + state.failed
             })
         };
         let settled = async {

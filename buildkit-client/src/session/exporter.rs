@@ -77,11 +77,14 @@ impl FileSend for Receiver {
                         }
                         Err(Failure::Peer(status)) => {
                             tracing::debug!(export = index, %status, "an export ended early");
+                            outputs.failed(index);
                         }
                         Err(Failure::Local(error)) => {
                             let what = outputs.describe(index);
-                            let _ = answer.send(Err(Status::unknown(format!("{what}: {error}")))).await;
+                            let text = format!("{what}: {error}");
                             context.failed(what, error);
+                            outputs.failed(index);
+                            let _ = answer.send(Err(Status::unknown(text))).await;
                         }
                     }
                 });
@@ -91,6 +94,7 @@ impl FileSend for Receiver {
                 let what = outputs.describe(index);
                 let reason = "the daemon is too old to delete what is not in the result";
                 context.failed(what.clone(), std::io::Error::new(std::io::ErrorKind::Unsupported, reason));
+                outputs.failed(index);
                 Err(Status::failed_precondition(format!("{what}: {reason}")))
             }
             Opened::Dir { path, options } => {
@@ -137,11 +141,13 @@ impl Receiver {
                     error @ (TransferError::Peer { .. } | TransferError::Stream(_) | TransferError::Ended),
                 ) => {
                     tracing::debug!(export = index, %error, "an export ended early");
+                    outputs.failed(index);
                 }
                 Err(error) => {
                     let what = outputs.describe(index);
                     let text = format!("{what}: {}", crate::error::report(&error));
                     context.failed(what, error);
+                    outputs.failed(index);
                     let _ = answer.send(Err(Status::unknown(text))).await;
                 }
             }

@@ -109,7 +109,7 @@ impl FileSync for Sender {
         tracing::debug!(dir = %name, ?filter, "sending a directory");
         let (packets, answer) = mpsc::channel(QUEUE);
         let context = self.context.clone();
-        let options = observed(self.options.clone(), &name, &context);
+        let options = observed(&self.options, &name, &context);
         let incoming = request.into_inner();
         // The daemon may drop the call at any time; the sender ends when nobody takes its packets.
         tokio::spawn(async move {
@@ -159,7 +159,7 @@ fn noting_names(dir: String, context: SessionContext) -> MapEntry {
 const MAX_WARNINGS: usize = 32;
 
 /// Warns of entries that are special or left out, the first few of them, and passes all on to the caller.
-fn observed(options: SendOptions, name: &str, context: &SessionContext) -> SendOptions {
+fn observed(options: &SendOptions, name: &str, context: &SessionContext) -> SendOptions {
     let theirs = options.on_event.clone();
     let (name, context, told) = (name.to_owned(), context.clone(), AtomicUsize::new(0));
     let on_event = move |event: SendEvent<'_>| {
@@ -177,7 +177,7 @@ fn observed(options: SendOptions, name: &str, context: &SessionContext) -> SendO
             theirs(event);
         }
     };
-    SendOptions { on_event: Some(Arc::new(on_event)), ..options }
+    SendOptions { on_event: Some(Arc::new(on_event)), ..options.clone() }
 }
 
 /// Whether a transfer failed on this side. What the daemon or the link did is told by the build.
