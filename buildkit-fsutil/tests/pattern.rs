@@ -81,7 +81,7 @@ fn invalid_utf8_counts_as_one_character_a_byte() {
 }
 
 #[test]
-fn unusable_patterns_are_named() {
+fn patternmatcher_0_6_1_unusable_patterns_are_named() {
     for bad in
         ["[", "a[", "[]", "[]x]", "a[]b]", "[^]", "[-a]", "[a-]", "\\", "a\\", "!a[", "[z-a]*", "\\pX", "\\1"]
     {

@@ -661,7 +661,7 @@ fn f27_unusable_destinations_are_found_before_anything_is_received() {
 
 /// Row F36: somebody replaces directories of the destination by links while files are written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn f36_swapped_directories_never_lead_outside() {
+async fn f36_cve_2018_15664_swapped_directories_never_lead_outside() {
     let outer = temp();
     let (dest, outside) = (outer.path().join("dest"), outer.path().join("outside"));
     std::fs::create_dir_all(dest.join("d")).unwrap();

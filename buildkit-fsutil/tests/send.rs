@@ -355,7 +355,7 @@ async fn f19_file_swapped_for_something_else_is_not_read() {
 
 /// An attacker swaps a file for a link to a secret while it is opened, ten thousand times.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn f19_swap_race_never_sends_the_canary() {
+async fn f19_cve_2018_15664_swap_race_never_sends_the_canary() {
     const CANARY: &[u8] = b"CANARY";
     let dir = disk(&[("tree/f", b"public")]);
     std::fs::write(dir.path().join("canary"), CANARY).unwrap();

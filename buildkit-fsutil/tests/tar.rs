@@ -65,7 +65,7 @@ fn show(tar: &Tar) -> Vec<String> {
 }
 
 #[test]
-fn entries_are_sorted_confined_and_the_last_one_counts() {
+fn cve_2026_28406_entries_are_sorted_confined_and_the_last_one_counts() {
     let archive = [
         entry("./z/f", b'0', "", b"zed"),
         entry("../../evil", b'0', "", b"inside"),
@@ -94,7 +94,7 @@ fn entries_are_sorted_confined_and_the_last_one_counts() {
 }
 
 #[test]
-fn extended_headers_override_the_plain_ones() {
+fn rustsec_2025_0111_extended_headers_override_the_plain_ones() {
     let long = "n".repeat(150);
     let archive = [
         pax(&[

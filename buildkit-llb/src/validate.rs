@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_daemon_refuses_is_refused() {
+    fn ghsa_qx3x_mv6r_52p6_what_a_daemon_refuses_is_refused() {
         let exec = |change: fn(&mut pb::ExecOp)| {
             move |op: &mut pb::Op| {
                 if let Some(pb::op::Op::Exec(exec)) = &mut op.op {

@@ -1,5 +1,7 @@
 //! Rows F27 to F33: a failed or cancelled export leaves the destination as it was.
 #![allow(missing_docs)]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+#![allow(clippy::large_stack_arrays, reason = "a file's content reads best as an array")]
 
 use buildkit_client::Error;
 use buildkit_client::connect::Liveness;
@@ -8,7 +10,9 @@ use buildkit_client::export::{Export, Output, TreeSink};
 use buildkit_client::request::Frontend;
 use buildkit_fsutil::disk_writer::WriteOptions;
 use buildkit_proto::control::SolveResponse;
-use buildkit_proto::fsutil::Stat;
+use buildkit_proto::filesync::RawMessage;
+use buildkit_proto::fsutil::packet::PacketType;
+use buildkit_proto::fsutil::{Packet, Stat};
 use buildkit_tests::fake::{Entry, FakeBuildKit, Fault, Faults, Solve};
 use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -262,8 +266,6 @@ async fn f30_cancelled_export_takes_its_temporary_files_back() {
             .on_solve(|solve| async move {
                 let session = solve.session().await?;
                 let (out, _answers) = session.export(0, &[]).await?;
-                use buildkit_proto::filesync::RawMessage;
-                use buildkit_proto::fsutil::{Packet, packet::PacketType};
                 let stat = entry("run", 0o644, Some(&[0; 9])).stat;
                 for packet in [
                     Packet { stat: Some(stat), ..Packet::default() },

@@ -1,6 +1,8 @@
 //! Row F20: what the client holds in memory does not grow with what is transferred. The client is a process of its own.
 #![cfg(target_os = "linux")]
 #![allow(missing_docs)]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+#![allow(clippy::print_stdout, reason = "what was measured is shown")]
 
 use buildkit_proto::control::SolveResponse;
 use buildkit_proto::filesync::RawMessage;

@@ -1,5 +1,7 @@
 //! Rows F34 to F41: a hostile daemon reads only what was offered and writes only where it may, and nothing hangs.
 #![allow(missing_docs)]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+#![allow(clippy::large_stack_arrays, reason = "a file's content reads best as an array")]
 
 use buildkit_client::Error;
 use buildkit_client::export::Export;
@@ -128,7 +130,7 @@ async fn hostile_export(
 }
 
 fn raw(script: Vec<Packet>) -> Vec<RawMessage> {
-    script.iter().map(RawMessage::of).collect()
+    script.into_iter().map(|packet| RawMessage::of(&packet)).collect()
 }
 
 /// Everything below a directory: path and content or target.
@@ -420,7 +422,7 @@ async fn f40_input_layouts_are_read_only() {
                 let mut chunks = store.read(named("oci:layout", read)).await?.into_inner();
                 assert_eq!(&chunks.next().await.unwrap()?.data[..], b"a blob");
                 let denied = |answer: Result<(), Status>| {
-                    assert_eq!(answer.unwrap_err().code(), Code::PermissionDenied)
+                    assert_eq!(answer.unwrap_err().code(), Code::PermissionDenied);
                 };
                 let delete = DeleteContentRequest { digest: digest.clone() };
                 denied(store.delete(named("oci:layout", delete)).await.map(drop));

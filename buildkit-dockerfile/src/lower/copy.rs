@@ -353,7 +353,7 @@ pub(crate) fn check_digest(checksum: &str) -> Result<()> {
 pub(crate) fn file_name(url: &str) -> String {
     let path = GitUrl::parse(url).map(|url| url.path).unwrap_or_default();
     match super::paths::base(&path) {
-        "." | "/" => "__unnamed__".to_owned(),
+        "." | ".." | "/" => "__unnamed__".to_owned(),
         name => name.to_owned(),
     }
 }
