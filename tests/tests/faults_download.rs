@@ -14,6 +14,7 @@ use buildkit_proto::filesync::RawMessage;
 use buildkit_proto::fsutil::packet::PacketType;
 use buildkit_proto::fsutil::{Packet, Stat};
 use buildkit_tests::fake::{Entry, FakeBuildKit, Fault, Faults, Solve};
+use futures::StreamExt as _;
 use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -458,8 +459,25 @@ async fn f20_slow_disk_does_not_cost_the_session() {
     let slow = Arc::new(Slow::default());
     let fake = FakeBuildKit::script()
         .on_solve(|solve| async move {
-            let dirs: Vec<_> = (0..ENTRIES).map(|at| entry(&format!("d{at:05}"), DIR, None)).collect();
-            solve.session().await?.export_tree(0, &dirs).await?;
+            let (out, mut answers) = solve.session().await?.export(0, &[]).await?;
+            let say = async |packet: Packet| {
+                let _ = out.send(RawMessage::of(&packet)).await;
+                // Each in a frame of its own, as the real daemon sends them.
+                for _ in 0..3 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            for at in 0..ENTRIES {
+                let stat = Some(entry(&format!("d{at:05}"), DIR, None).stat);
+                say(Packet { stat, ..Packet::default() }).await;
+            }
+            say(Packet::default()).await;
+            while let Some(answer) = answers.next().await {
+                if answer?.decode_as::<Packet>().is_ok_and(|packet| packet.r#type() == PacketType::PacketFin)
+                {
+                    say(Packet { r#type: PacketType::PacketFin.into(), ..Packet::default() }).await;
+                }
+            }
             Ok(SolveResponse::default())
         })
         .start();

@@ -15,6 +15,8 @@ use crate::workspace::root;
 
 const SOURCE: &str = "docs/reliability.toml";
 const TABLE: &str = "docs/reliability.md";
+/// Told when the table is made, but no reason for `tidy` to fail: a test comes first, its proof after it.
+const NOT_SWITCHED_OFF: &str = "does not say which defence was switched off";
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -93,9 +95,11 @@ pub(crate) fn run(options: &Options, files: &[PathBuf]) -> Result {
     if broken.is_empty() { Ok(()) } else { Err(format!("incomplete:\n  {}", broken.join("\n  "))) }
 }
 
-/// Says what the table lacks, and whether it is the one that is checked in.
+/// Says which rows lack a test, and whether the table is the one that is checked in.
 pub(crate) fn check(files: &[PathBuf], broken: &mut Vec<String>) -> Result {
-    let table = table(files, broken)?;
+    let mut missing = Vec::new();
+    let table = table(files, &mut missing)?;
+    broken.extend(missing.into_iter().filter(|line| !line.ends_with(NOT_SWITCHED_OFF)));
     if std::fs::read_to_string(root().join(TABLE)).context(TABLE)? != table {
         broken.push(format!("{TABLE}: not up to date, run `cargo xtask reliability`"));
     }
@@ -175,7 +179,7 @@ fn complete(source: &Source, tests: &Tests, fuzzed: &[String], broken: &mut Vec<
             broken.push(format!("{SOURCE}: no test is named after row {}", row.id));
         }
         if row.switched_off.is_empty() {
-            broken.push(format!("{SOURCE}: row {} does not say which defence was switched off", row.id));
+            broken.push(format!("{SOURCE}: row {} {NOT_SWITCHED_OFF}", row.id));
         }
     }
     for advisory in &source.advisory {

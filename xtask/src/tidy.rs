@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::fail::{Context as _, Result};
+use crate::reliability;
 use crate::workspace::{output, root};
 
 /// Checks every rule and reports all that is broken.
@@ -19,6 +20,7 @@ pub(crate) fn run() -> Result {
     parity::check(&mut broken)?;
     text::check(&files, &mut broken)?;
     fuzzing::check(&mut broken)?;
+    reliability::check(&files, &mut broken)?;
     if broken.is_empty() {
         println!("{} files are tidy", files.len());
         return Ok(());
