@@ -8,6 +8,7 @@ use buildkit_proto::control::SolveResponse;
 use buildkit_proto::filesync::RawMessage;
 use buildkit_proto::fsutil::packet::PacketType;
 use buildkit_proto::fsutil::{Packet, Stat};
+use buildkit_tests::daemon::{Daemon, Generation};
 use buildkit_tests::fake::{FakeBuildKit, Script};
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -18,10 +19,13 @@ use tonic::Status;
 /// Runs the client against a script; its peak in KiB and what it says.
 async fn client(script: Script, action: &str, what: &str) -> (u64, String) {
     let fake = script.start();
-    let address = format!("tcp://{}", fake.listen().await.unwrap());
+    run(&format!("tcp://{}", fake.listen().await.unwrap()), action, what).await
+}
+
+async fn run(address: &str, action: &str, what: &str) -> (u64, String) {
     let started = Instant::now();
     let run = tokio::process::Command::new(env!("CARGO_BIN_EXE_transfer"))
-        .args([&address, action, what])
+        .args([address, action, what])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .kill_on_drop(true)
@@ -155,6 +159,15 @@ async fn r17_f20_a_large_file_goes_up_in_64_mib() {
         Ok(SolveResponse::default())
     });
     let (peak, ended) = client(script, "up", &format!("bytes:{size}")).await;
+    assert_eq!(ended, "ok");
+    assert!(peak <= LIMIT_KIB, "{peak} KiB");
+}
+
+/// R17 on a real daemon, which takes it at its own pace.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r17_f20_a_gibibyte_goes_to_a_real_daemon_in_64_mib() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let (peak, ended) = run(&daemon.endpoint, "up", &format!("bytes:{}", 1_u64 << 30)).await;
     assert_eq!(ended, "ok");
     assert!(peak <= LIMIT_KIB, "{peak} KiB");
 }
