@@ -3,6 +3,8 @@
 
 #[path = "../../fuzz/checks/client.rs"]
 mod client;
+#[path = "../../fuzz/checks/layout.rs"]
+mod layout;
 #[path = "../../fuzz/replay.rs"]
 mod replay;
 
@@ -39,4 +41,9 @@ fn www_authenticate_seeds() {
 #[test]
 fn source_policy_seeds() {
     replay::seeds("source_policy", client::source_policy);
+}
+
+#[test]
+fn oci_manifest_seeds() {
+    replay::seeds("oci_manifest", layout::oci_manifest);
 }
