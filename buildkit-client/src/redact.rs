@@ -136,8 +136,24 @@ fn end_of_url(text: &str) -> usize {
     text.find(|c: char| c.is_whitespace() || "\"'`<>".contains(c)).unwrap_or(text.len())
 }
 
-/// What follows `://`, redacted.
-fn span(rest: &str) -> Cow<'_, str> {
+/// What follows `://`, redacted, and whatever URLs are in it: behind the name of a proxy, in a fragment.
+fn span(mut rest: &str) -> Cow<'_, str> {
+    let mut out = String::new();
+    loop {
+        let authority = authority(rest);
+        // With credentials, or what may be some, everything goes up to the last `@`.
+        let inner = if is_host(authority) { rest.find("://") } else { None };
+        let Some(at) = inner else {
+            let last = one(rest);
+            return if out.is_empty() { last } else { Cow::Owned(out + &last) };
+        };
+        out.push_str(&one(&rest[..at]));
+        out.push_str("://");
+        rest = &rest[at + 3..];
+    }
+}
+
+fn one(rest: &str) -> Cow<'_, str> {
     let authority = authority(rest);
     let host = authority.rsplit('@').next().unwrap_or_default();
     let (mask, tail) = match rest.rfind('@') {
@@ -250,6 +266,11 @@ mod tests {
                 "GET \"https://***@h/x\": 404, then http://***@i",
             ),
             ("https://u:p ss@host/x failed", "https://***@host/x failed"),
+            ("via https://proxy/https://u:pw@host/x", "via https://proxy/https://***@host/x"),
+            ("https://a/x#f,https://u:pw@host", "https://a/x#f,https://***@host"),
+            ("(https://a/b)(https://u:pw@host)", "(https://a/b)(https://***@host)"),
+            ("https://TOKEN://u:pw@host", "https://TOKEN://***@host"),
+            ("https://a?x=https://u:pw@host", "https://a?x=***://***@host"),
             ("Authorization: Basic YTpi\nHost: x", "Authorization:***\nHost: x"),
             ("map[authorization:[Bearer abc]]", "map[authorization:***"),
             ("{\"Authorization\": \"Bearer abc\"}", "{\"Authorization\":***"),
