@@ -140,6 +140,8 @@ pub(crate) fn docker_config_json(data: &[u8]) {
             if let Ok(Some(found)) = config.credentials(&request).await
                 && let Some(secret) = found.secret().and_then(|secret| secret.reveal_str())
                 && secret.len() > 8
+                // A host or a user of the same name may be printed.
+                && data.windows(secret.len()).filter(|part| *part == secret.as_bytes()).count() <= 1
             {
                 assert!(!format!("{found:?} {config:?}").contains(secret), "a secret is printed");
             }
