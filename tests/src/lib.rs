@@ -18,6 +18,12 @@ pub mod token_registry;
 mod guides {
     #[doc = include_str!("../../docs/guide/auth.md")]
     mod auth {}
+    #[doc = include_str!("../../docs/guide/connect.md")]
+    mod connect {}
+    #[doc = include_str!("../../docs/guide/debug.md")]
+    mod debug {}
+    #[doc = include_str!("../../docs/guide/history.md")]
+    mod history {}
     #[doc = include_str!("../../docs/guide/dockerfile.md")]
     mod dockerfile {}
     #[doc = include_str!("../../docs/guide/frontends.md")]

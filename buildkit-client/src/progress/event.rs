@@ -57,19 +57,18 @@ impl ClipLimit {
         }
     }
 
-    /// The limit a log message says was hit, if it is the daemon's own marker line.
+    /// The limit a log message says was hit, if it ends in the daemon's own marker line.
     pub fn of_message(data: &[u8]) -> Option<Self> {
-        // The daemon writes the marker as a message of its own, so the rest of a big chunk need not be searched.
+        // The daemon puts the marker on a line of its own at the end of the last chunk that it passes on, so the rest
+        // of the chunk need not be searched: `[output clipped, log limit 2MiB reached]`, or `200KiB/s`.
         const HEAD: &[u8] = b"[output clipped, log ";
-        let rest = data.trim_ascii().strip_prefix(HEAD)?;
-        if !rest.ends_with(b" reached]") {
-            None
-        } else if rest.starts_with(b"limit ") {
-            Some(Self::Size)
-        } else if rest.starts_with(b"speed ") {
-            Some(Self::Speed)
-        } else {
-            None
+        let line = data.trim_ascii_end().rsplit(|byte| *byte == b'\n').next()?.trim_ascii_start();
+        let rest = line.strip_prefix(HEAD)?.strip_suffix(b" reached]")?;
+        match (rest.strip_prefix(b"limit "), rest.strip_prefix(b"speed ")) {
+            (Some(limit), _) if limit.ends_with(b"/s") => Some(Self::Speed),
+            (Some(_), _) => Some(Self::Size),
+            (None, Some(_)) => Some(Self::Speed),
+            (None, None) => None,
         }
     }
 }

@@ -29,6 +29,7 @@ mod quiet;
 mod rawjson;
 mod report;
 mod sanitize;
+mod several;
 mod text;
 mod tty;
 
@@ -38,6 +39,7 @@ pub use event::{Event, SolveStatus, Vertex, VertexLog, VertexStatus, VertexWarni
 use queue::Queue;
 pub use report::{Reporter, Step};
 pub(crate) use sanitize::line as one_line;
+pub use several::Several;
 pub(crate) use text::hex;
 
 /// Bytes of events a slow consumer may be behind before the oldest log lines are dropped.

@@ -158,6 +158,8 @@ mod tests {
         for (line, want) in [
             ("[output clipped, log limit 2MiB reached]\n", Some(ClipLimit::Size)),
             ("[output clipped, log speed 200KiB/s reached]\n", Some(ClipLimit::Speed)),
+            ("the last words\n[output clipped, log limit 200KiB/s reached]\n", Some(ClipLimit::Speed)),
+            ("[output clipped, log limit 2MiB reached]\nmore", None),
             ("\n[output clipped, log limit 2MiB reached]\n", Some(ClipLimit::Size)),
             ("echo [output clipped, log limit 2MiB reached]", None),
             ("[output clipped, log size 2MiB reached]", None),

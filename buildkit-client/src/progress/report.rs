@@ -150,7 +150,7 @@ impl Reporter {
         }
     }
 
-    fn send(&self, event: Event) {
+    pub(super) fn send(&self, event: Event) {
         let Some((last, others)) = self.shared.queues.split_last() else { return };
         for queue in others {
             queue.push(event.clone());
