@@ -44,11 +44,12 @@ impl Location {
         self.ranges.iter().map(|range| range.start.line).min().unwrap_or(0)
     }
 
-    /// `FILE:LINE`.
+    /// `FILE:LINE`, or `FILE` alone when the line is not known. A file without a name is called so.
     pub fn file_line(&self) -> String {
+        let name = if self.filename.is_empty() { "(unnamed file)".into() } else { clean(&self.filename) };
         match self.line() {
-            0 => clean(&self.filename),
-            line => format!("{}:{line}", clean(&self.filename)),
+            0 => name,
+            line => format!("{name}:{line}"),
         }
     }
 
