@@ -51,7 +51,9 @@ fn pack(packages: &[Package], dir: &Path) -> Result {
     std::fs::create_dir_all(dir).context(dir.display())?;
     for package in packages {
         let file = packed.join(format!("{}-{}.crate", package.name, package.version));
-        output(Command::new("tar").arg("-xzf").arg(&file).arg("-C").arg(dir))?;
+        // With the time of now: files of a package carry an old one, by which cargo would take what it compiled
+        // of an earlier package for up to date.
+        output(Command::new("tar").arg("-xzmf").arg(&file).arg("-C").arg(dir))?;
         let unpacked = unpacked(package, dir);
         for file in ALWAYS {
             if !unpacked.join(file).is_file() {
