@@ -14,6 +14,8 @@ use buildkit_client::export::{
     AnnotationOn, Compression, Export, Output, ResultInfo, SessionExporter, TreeSink,
 };
 use buildkit_client::{Client, Provenance, Solve, Solved};
+use buildkit_fsutil::destination::DiskDestination;
+use buildkit_fsutil::disk_writer::WriteOptions;
 use buildkit_fsutil::source::SourceFs;
 use buildkit_llb::{self as llb, Platform, State, sh};
 use buildkit_proto::fsutil::Stat;
@@ -57,7 +59,9 @@ async fn a_local_directory_has_links_modes_times_and_odd_names() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("made/for/it");
-    done(client(&daemon).await.solve(tree()).export(Export::local(&out))).await;
+    // As it was sent, whatever the umask of this process takes away.
+    let exact = WriteOptions { ignore_umask: true, ..WriteOptions::default() };
+    done(client(&daemon).await.solve(tree()).export(Export::local(&out).write_options(exact))).await;
     let at = |path: &str| out.join(path);
     assert_eq!(std::fs::read(at("dir/file")).unwrap(), b"hello\n");
     assert_eq!(mode(&at("dir/file")), 0o640);
@@ -71,6 +75,14 @@ async fn a_local_directory_has_links_modes_times_and_odd_names() {
     assert_eq!(std::fs::read(at(ODD)).unwrap(), b"odd\n");
     assert_eq!(at("empty").metadata().unwrap().len(), 0);
     assert!(at("dir/sub").is_dir());
+
+    // Unless asked, the umask holds here as for any new file.
+    let usual = dir.path().join("usual");
+    done(client(&daemon).await.solve(tree()).export(Export::local(&usual))).await;
+    let umask = DiskDestination::open(&usual).unwrap().umask();
+    for (path, sent) in [("dir/file", 0o640), ("exe", 0o755), ("sticky", 0o1777)] {
+        assert_eq!(mode(&usual.join(path)), sent & !umask, "{path} with a umask of {umask:o}");
+    }
 }
 
 #[tokio::test]
