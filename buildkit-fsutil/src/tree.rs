@@ -78,8 +78,12 @@ impl<C> Tree<C> {
 
     /// Gives the regular file at `target` a further name.
     ///
-    /// Fails with `NotFound` when there is none, with `InvalidInput` when it is something else.
+    /// Fails with `NotFound` when there is none, with `InvalidInput` when it is something else, or when `path` is the
+    /// root, which can only be a directory.
     pub(crate) fn link(&mut self, path: &[u8], target: &[u8]) -> io::Result<()> {
+        if path.is_empty() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let found = self.find(target)?;
         let node = self.nodes.get_mut(found).ok_or(io::ErrorKind::NotFound)?;
         if node.stat.mode.is_dir() {

@@ -63,7 +63,7 @@ impl Realm {
             _ => return refuse(Refusal::Scheme),
         }
         let name = host.to_string();
-        let own = host_name(&self.registry).eq_ignore_ascii_case(&name);
+        let own = host_name(&self.registry).is_some_and(|own| own.eq_ignore_ascii_case(&name));
         let known = KNOWN.iter().any(|&(registry, server)| registry == self.registry && server == name);
         if own || known || aliyun(&self.registry, &name) || self.trusted.contains(&name) {
             Ok(())
@@ -87,12 +87,15 @@ fn is_loopback(host: &Host<&str>) -> bool {
     }
 }
 
-/// A registry's host without its port.
-fn host_name(registry: &str) -> &str {
-    if registry.starts_with('[') {
-        return registry.split_inclusive(']').next().unwrap_or(registry);
-    }
-    registry.split(':').next().unwrap_or(registry)
+/// A registry's host without its port; `None` for what is no host, whatever it begins with.
+fn host_name(registry: &str) -> Option<&str> {
+    let end = match registry.strip_prefix('[') {
+        Some(_) => registry.find(']')? + 1,
+        None => registry.find(':').unwrap_or(registry.len()),
+    };
+    let (name, port) = registry.split_at_checked(end)?;
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    (port.is_empty() || port.strip_prefix(':').is_some_and(is_port)).then_some(name)
 }
 
 /// A registry wants its credentials sent where they do not belong.
@@ -185,6 +188,9 @@ mod tests {
             ("127.0.0.1:5000", "http://127.0.0.2:34567/evil-token", false, Err(Refusal::Foreign)),
             ("localhost:5000", "http://localhost:5000/token", false, Ok(())),
             ("[::1]:5000", "http://[::1]:5001/token", false, Ok(())),
+            ("reg.local://[::2]:", "https://reg.local/token", false, Err(Refusal::Foreign)),
+            ("reg.local:", "https://reg.local/token", false, Err(Refusal::Foreign)),
+            ("[::1", "http://[::1]/token", false, Err(Refusal::Foreign)),
             ("reg.local", "file:///etc/passwd", false, Err(Refusal::NotAUrl)),
             ("reg.local", "ftp://reg.local/token", false, Err(Refusal::Scheme)),
             ("reg.local", "/token", false, Err(Refusal::NotAUrl)),
