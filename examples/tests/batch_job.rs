@@ -142,10 +142,10 @@ async fn the_old_words_and_the_environments_address_do_the_same_and_each_word_is
 
 #[tokio::test]
 async fn a_docker_engine_and_a_folder_will_do() {
-    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
-    let Some(engine) = &daemon.docker_endpoint else { return };
+    let engine = |daemon: &Daemon| daemon.docker_endpoint.clone();
+    let Some((_, engine)) = Daemon::or_skip_without(Generation::Sid, "Docker Engine", engine) else { return };
     let scene = Scene::new("FROM scratch\nCOPY Dockerfile /copied\n");
-    let mut job = scene.build(engine);
+    let mut job = scene.build(&engine);
     let ran = run(job.arg("--output").arg(format!("type=local,dest={}", scene.path("out")))).await;
     ran.ended(0, &[]);
     assert_eq!(scene.read("out/copied"), scene.read("context/Dockerfile"));
@@ -313,8 +313,8 @@ async fn a_daemon_that_checks_certificates_takes_those_of_the_job() {
 
 #[tokio::test]
 async fn a_daemon_that_is_still_starting_is_waited_for() {
-    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
-    let Some(upstream) = daemon.endpoint.strip_prefix("tcp://").map(str::to_owned) else { return };
+    let port = |daemon: &Daemon| daemon.endpoint.strip_prefix("tcp://").map(str::to_owned);
+    let Some((_, upstream)) = Daemon::or_skip_without(Generation::Sid, "TCP port", port) else { return };
     // A port that is free now, and a daemon behind it a little later.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let late = tokio::spawn(async move {

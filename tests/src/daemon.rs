@@ -105,6 +105,20 @@ impl Daemon {
     /// Where `cargo xtask test` has promised a daemon and there is none.
     #[track_caller]
     pub fn or_skip(generation: Generation) -> Option<Self> {
+        Self::or_skip_without(generation, "", |_| Some(())).map(|(daemon, ())| daemon)
+    }
+
+    /// As [`Daemon::or_skip`], for tests that need more of a daemon than each has: without what `pick` picks the test
+    /// counts as skipped, too, because the daemon has no `what`.
+    ///
+    /// # Panics
+    /// As [`Daemon::or_skip`].
+    #[track_caller]
+    pub fn or_skip_without<T>(
+        generation: Generation,
+        what: &str,
+        pick: impl FnOnce(&Self) -> Option<T>,
+    ) -> Option<(Self, T)> {
         crate::canary::watch();
         let test = std::thread::current().name().filter(|name| *name != "main").map(str::to_owned);
         let test = test.unwrap_or_else(|| Location::caller().to_string());
@@ -114,8 +128,12 @@ impl Daemon {
         };
         match found {
             Ok(daemon) => {
+                let Some(picked) = pick(&daemon) else {
+                    report("skipped", &test, &format!("the daemon has no {what}"));
+                    return None;
+                };
                 report("ran", &test, generation.suite());
-                Some(daemon)
+                Some((daemon, picked))
             }
             Err(reason) => {
                 let required = std::env::var("BUILDKIT_TESTS_REQUIRED").unwrap_or_default();

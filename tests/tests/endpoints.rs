@@ -180,9 +180,11 @@ async fn a_unix_socket_leads_to_the_daemon() {
 #[tokio::test]
 async fn a_docker_engine_lends_its_buildkit() {
     for generation in [Generation::Sid, Generation::Trixie] {
-        let Some(daemon) = Daemon::or_skip(generation) else { continue };
-        let Some(endpoint) = &daemon.docker_endpoint else { continue };
-        let client = Client::connect(endpoint).await.unwrap_or_else(|error| panic!("{}", error.report()));
+        let engine = |daemon: &Daemon| daemon.docker_endpoint.clone();
+        let Some((daemon, endpoint)) = Daemon::or_skip_without(generation, "Docker Engine", engine) else {
+            continue;
+        };
+        let client = Client::connect(&endpoint).await.unwrap_or_else(|error| panic!("{}", error.report()));
         let known = client.daemon().await.unwrap();
         let engine = known.engine.clone().unwrap();
         assert!(engine.contains(daemon.engine.split('+').next().unwrap()), "{engine}, {}", daemon.engine);
@@ -193,8 +195,8 @@ async fn a_docker_engine_lends_its_buildkit() {
 
 #[tokio::test]
 async fn an_engine_behind_tls_lends_its_buildkit_too() {
-    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
-    let Some(socket) = daemon.docker_socket.clone() else { return };
+    let engine = |daemon: &Daemon| daemon.docker_socket.clone();
+    let Some((_, socket)) = Daemon::or_skip_without(Generation::Sid, "Docker Engine", engine) else { return };
     let authority = Authority::new("engine").unwrap();
     let acceptor = authority.sign(&["localhost"]).unwrap().acceptor(Some(&authority)).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
