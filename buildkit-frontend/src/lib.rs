@@ -5,6 +5,7 @@
 //! same function runs in three places: in the caller's process, in a frontend
 //! image that `# syntax=` names, and in a unit test.
 
+mod archive;
 mod bridge;
 mod caps;
 mod container;
@@ -32,6 +33,7 @@ mod solve;
 mod stat;
 pub mod subrequest;
 
+pub use archive::{ARCHIVE_START, is_archive};
 pub use bridge::{Bridge, Environment, Tree, Worker};
 pub use caps::Caps;
 pub use container::{Container, ContainerMount, NewContainer};

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use buildkit_frontend::{ARCHIVE_START, is_archive};
 use buildkit_fsutil::pattern::read_ignore;
 use buildkit_llb::git_url::GitRef;
 use buildkit_llb::reference::Reference;
@@ -191,7 +192,7 @@ impl<'a> Contexts<'a> {
     async fn open_http(&mut self, url: &str) -> Result<()> {
         let state: State =
             Http::new(url).filename(CONTEXT).name("[internal] load remote build context").into();
-        let read = Read { limit: Some(1024), evaluate: false };
+        let read = Read { limit: Some(ARCHIVE_START), evaluate: false };
         let start = self
             .resolver
             .read_file(&state, CONTEXT, read)
@@ -534,45 +535,9 @@ fn parse_ignore(content: &[u8]) -> Result<Vec<String>> {
     read_ignore(content).map_err(|e| wrong("the ignore file cannot be read").caused_by(e))
 }
 
-/// Whether a file starts as an archive does that can be unpacked: bzip2, gzip, xz or tar.
-fn is_archive(start: &[u8]) -> bool {
-    const MAGIC: [&[u8]; 3] =
-        [&[0x42, 0x5a, 0x68], &[0x1f, 0x8b, 0x08], &[0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]];
-    MAGIC.iter().any(|m| start.starts_with(m)) || is_tar(start)
-}
-
-/// Whether `start` begins with a tar header whose checksum is right.
-fn is_tar(start: &[u8]) -> bool {
-    let Some(header) = start.get(..512) else { return false };
-    let Some(field) = header.get(148..156) else { return false };
-    let digits = field.iter().copied().skip_while(|b| *b == b' ').take_while(u8::is_ascii_digit);
-    let Ok(wanted) = u32::from_str_radix(&digits.map(char::from).collect::<String>(), 8) else {
-        return false;
-    };
-    let blank = |i: usize, b: u8| if (148..156).contains(&i) { b' ' } else { b };
-    let unsigned: u32 = header.iter().enumerate().map(|(i, b)| u32::from(blank(i, *b))).sum();
-    unsigned == wanted
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn archives_are_told_by_their_first_bytes() {
-        assert!(is_archive(&[0x1f, 0x8b, 0x08, 0]));
-        assert!(is_archive(b"BZh9"));
-        assert!(is_archive(&[0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]));
-        assert!(!is_archive(b"FROM alpine\n"));
-        let mut header = [0u8; 512];
-        header[..4].copy_from_slice(b"file");
-        header[148..156].copy_from_slice(b"        ");
-        let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
-        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-        assert!(is_archive(&header));
-        header[0] = b'g';
-        assert!(!is_archive(&header));
-    }
 
     #[test]
     fn layouts_have_store_and_digest() {
