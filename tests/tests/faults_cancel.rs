@@ -3,6 +3,7 @@
 #![allow(clippy::await_holding_lock)] // a test of this file waits for the others, whatever it awaits itself
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -97,20 +98,30 @@ fn children() -> usize {
     children.map(|list| list.split_whitespace().count()).sum()
 }
 
+/// Names in the folder of exports.
+fn left(out: &Path) -> Vec<OsString> {
+    std::fs::read_dir(out).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+}
+
 /// Waits until nothing is left of a build but its daemon. On an idle machine that takes half a second at most; here
 /// others may be at work.
+///
+/// A dropped build may have given work to the thread pool that has not begun: a probe of the destination, say, whose file
+/// comes into being after the drop and goes with the probe's end. No count tells of such work, so a folder that was
+/// seen empty may have a file for a moment.
 async fn gone(
     fake: &FakeBuildKit,
     out: &Path,
     tasks_before: usize,
     descriptors_before: &BTreeSet<PathBuf>,
+    may_have_succeeded: bool,
     what: &str,
 ) {
-    let left = || std::fs::read_dir(out).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
     // What had succeeded when it was dropped may be there, whole.
-    let half = || left().iter().any(|name| name != "out.tar");
+    let whole = || std::fs::metadata(out.join("out.tar")).is_ok_and(|file| file.len() == 6000);
+    let stray = || left(out).iter().any(|name| !may_have_succeeded || name != "out.tar" || !whole());
     let clean = || {
-        !half()
+        !stray()
             && fake.running_solves() == 0
             && fake.sessions().is_empty()
             && tasks() <= tasks_before
@@ -126,7 +137,7 @@ async fn gone(
     panic!(
         "{what}: after ten seconds there are {fake:?}, {:?}, {} tasks (before: {tasks_before}), {:?} more descriptors than \
          {descriptors_before:?}, {} children",
-        left(),
+        left(out),
         tasks(),
         descriptors().difference(descriptors_before),
         children()
@@ -155,16 +166,9 @@ async fn f10_a_build_dropped_at_any_poll_leaves_nothing() {
             None => farthest = polls,
         }
         drop(client);
-        gone(&fake, &dir.path().join("out"), tasks_before, &descriptors_before, &format!("{polls} polls"))
-            .await;
-        // Dropped when the daemon had reported success already: then the export may be there, whole.
-        let out = dir.path().join("out/out.tar");
-        if let Ok(found) = std::fs::metadata(&out) {
-            assert_eq!(found.len(), 6000, "{polls}");
-            std::fs::remove_file(&out).unwrap();
-        }
-        let left: Vec<_> = std::fs::read_dir(dir.path().join("out")).unwrap().collect();
-        assert!(left.is_empty(), "{polls}: {left:?}");
+        let out = dir.path().join("out");
+        gone(&fake, &out, tasks_before, &descriptors_before, true, &format!("{polls} polls")).await;
+        let _ = std::fs::remove_file(out.join("out.tar"));
     }
     assert!(farthest >= 5, "the build was never dropped half way: {farthest}");
     assert!(finished > 0, "no build got to its end");
@@ -183,13 +187,8 @@ async fn f10_a_build_dropped_at_any_time_leaves_nothing() {
         sleep(Duration::from_micros(micros)).await;
         drop(build);
         drop(client);
-        gone(&fake, &dir.path().join("out"), tasks_before, &descriptors_before, &format!("{micros} µs"))
-            .await;
-        assert_eq!(
-            std::fs::read_dir(dir.path().join("out")).unwrap().count(),
-            0,
-            "{micros} µs: it never succeeded"
-        );
+        let out = dir.path().join("out");
+        gone(&fake, &out, tasks_before, &descriptors_before, false, &format!("{micros} µs")).await;
     }
 }
 
@@ -210,15 +209,20 @@ async fn f10_a_dropped_build_leaves_nothing_though_its_link_is_dead() {
         drop(client);
         let start = Instant::now();
         // The daemon's end is closed with ours, though no byte can be said about it.
-        while tasks() > tasks_before || fake.running_solves() > 0 || !fake.sessions().is_empty() {
+        let out = dir.path().join("out");
+        while tasks() > tasks_before
+            || fake.running_solves() > 0
+            || !fake.sessions().is_empty()
+            || !left(&out).is_empty()
+        {
             assert!(
                 start.elapsed() < Duration::from_secs(10),
-                "round {round}: {} of {tasks_before}: {fake:?}",
-                tasks()
+                "round {round}: {} of {tasks_before}, {:?}: {fake:?}",
+                tasks(),
+                left(&out)
             );
             sleep(Duration::from_millis(5)).await;
         }
-        assert_eq!(std::fs::read_dir(dir.path().join("out")).unwrap().count(), 0);
     }
 }
 
