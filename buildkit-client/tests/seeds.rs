@@ -3,6 +3,8 @@
 
 #[path = "../../fuzz/checks/client.rs"]
 mod client;
+#[path = "../../fuzz/checks/engine.rs"]
+mod engine;
 #[path = "../../fuzz/checks/layout.rs"]
 mod layout;
 #[path = "../../fuzz/replay.rs"]
@@ -46,4 +48,9 @@ fn source_policy_seeds() {
 #[test]
 fn oci_manifest_seeds() {
     replay::seeds("oci_manifest", layout::oci_manifest);
+}
+
+#[test]
+fn hijack_conn_seeds() {
+    replay::seeds("hijack_conn", engine::hijack_conn);
 }

@@ -30,6 +30,11 @@ fn directive_detect_seeds() {
     replay::seeds("directive_detect", checks::directive_detect);
 }
 
+#[test]
+fn dockerfile_to_llb_seeds() {
+    replay::seeds("dockerfile_to_llb", checks::dockerfile_to_llb);
+}
+
 /// Bytes that are often Dockerfiles.
 fn files() -> impl Strategy<Value = Vec<u8>> {
     let words = [
@@ -94,5 +99,6 @@ proptest! {
         checks::heredoc(&data);
         checks::shell_lex(&data);
         checks::directive_detect(&data);
+        checks::dockerfile_to_llb(&[b"FROM a\n".as_slice(), &data].concat());
     }
 }

@@ -229,12 +229,15 @@ impl Error {
         }
     }
 
-    /// An error that arrived. A status of code 0 is an error too: it is for
-    /// the caller to know where a status means success.
+    /// An error that arrived; one without words gets its kind for words. A
+    /// status of code 0 is an error too: it is for the caller to know where a
+    /// status means success.
     pub fn from_status(status: Status) -> Self {
         let details = status.details.into_iter().map(Detail::decode).collect();
         let code = Code::from_number(status.code);
-        Self::build(code, status.message, details, None)
+        let message = Some(status.message).filter(|message| !message.is_empty());
+        let message = message.unwrap_or_else(|| format!("no reason was given ({code:?})"));
+        Self::build(code, message, details, None)
     }
 }
 

@@ -200,12 +200,21 @@ impl Running {
     }
 
     async fn wait_for_start(&mut self) -> Result<()> {
+        let mut held = 0;
         loop {
             match self.receive().await? {
                 Some(Input::Started(_)) => return Ok(()),
                 Some(other) => {
                     if let Some(event) = self.take(other)? {
+                        let (Event::Stdout(data) | Event::Stderr(data)) = &event;
+                        held += data.len();
                         self.early.push_back(event);
+                    }
+                    if held > MAX_OUTPUT {
+                        return Err(Error::with_code(
+                            Code::ResourceExhausted,
+                            "the process wrote more than 16 MiB before it started",
+                        ));
                     }
                 }
                 None => return Err(ended()),

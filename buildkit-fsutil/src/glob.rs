@@ -172,6 +172,13 @@ enum Following {
     More,
 }
 
+/// Whether the directories above a path count as well.
+#[derive(Clone, Copy)]
+enum Parents {
+    Yes,
+    No,
+}
+
 impl Glob {
     /// Reads an expression made by [`shape`]; `None` when it is not one.
     pub(crate) fn compile(expression: &str) -> Option<Self> {
@@ -228,20 +235,30 @@ impl Glob {
     }
 
     pub(crate) fn matches(&self, path: &[u8]) -> bool {
-        path.ends_with(self.tail.as_bytes()) && self.run(chars(path), Following::End)
+        path.ends_with(self.tail.as_bytes()) && self.run(chars(path), Following::End, Parents::No)
+    }
+
+    /// Whether `path` or a directory above it matches. They are all told in one go, or a deep path would take the
+    /// square of its length.
+    pub(crate) fn matches_or_parent_matches(&self, path: &[u8]) -> bool {
+        let tail = self.tail.as_bytes();
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        let may_match = path.ends_with(tail)
+            || ends.into_iter().any(|at| path.get(..at).is_some_and(|parent| parent.ends_with(tail)));
+        may_match && self.run(chars(path), Following::End, Parents::Yes)
     }
 
     /// Whether a path that starts with `dir` and a slash may match.
     pub(crate) fn may_match_below(&self, dir: &[u8]) -> bool {
-        self.run(chars(dir).chain(['/']), Following::More)
+        self.run(chars(dir).chain(['/']), Following::More, Parents::No)
     }
 
-    fn run(&self, path: impl Iterator<Item = char>, end: Following) -> bool {
+    fn run(&self, path: impl Iterator<Item = char>, end: Following, parents: Parents) -> bool {
         if self.states.len() < 64 {
-            self.step(path, end, 0_u64, 0_u64)
+            self.step(path, end, parents, 0_u64, 0_u64)
         } else {
             let words = self.states.len() / 64 + 1;
-            self.step(path, end, vec![0_u64; words], vec![0_u64; words])
+            self.step(path, end, parents, vec![0_u64; words], vec![0_u64; words])
         }
     }
 
@@ -249,6 +266,7 @@ impl Glob {
         &self,
         path: impl Iterator<Item = char>,
         end: Following,
+        parents: Parents,
         mut now: S,
         mut then: S,
     ) -> bool {
@@ -258,6 +276,14 @@ impl Glob {
         now.insert(0);
         loop {
             let after = path.peek().map_or(end, |c| Following::Char(*c));
+            if matches!((parents, after), (Parents::Yes, Following::Char('/'))) {
+                // As if the path ended here.
+                then.clone_from(&now);
+                self.close(&mut then, before, Following::End);
+                if then.contains(accept) {
+                    return true;
+                }
+            }
             self.close(&mut now, before, after);
             if now.contains(accept) {
                 return true;
@@ -326,7 +352,7 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-trait Set {
+trait Set: Clone {
     fn insert(&mut self, index: usize);
     fn contains(&self, index: usize) -> bool;
     fn first_from(&self, from: usize) -> Option<usize>;

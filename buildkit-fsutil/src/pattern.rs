@@ -90,7 +90,11 @@ impl PatternMatcher {
                 if pattern.exclusion != verdict {
                     continue;
                 }
-                if !(pattern.matches(path) || (parent.is_none() && pattern.matches_a_parent(path))) {
+                let matched = match parent {
+                    Some(_) => pattern.matches(path),
+                    None => pattern.matches_or_parent_matches(path),
+                };
+                if !matched {
                     continue;
                 }
             }
@@ -203,11 +207,19 @@ impl Pattern {
         }
     }
 
-    fn matches_a_parent(&self, path: &[u8]) -> bool {
-        let mut slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+    fn matches_or_parent_matches(&self, path: &[u8]) -> bool {
         // The parent of "/x" is the root, which has no name before its slash.
-        (path.starts_with(b"/") && !path.get(1..).unwrap_or_default().contains(&b'/') && self.matches(b"/"))
-            || slashes.any(|at| path.get(..at).is_some_and(|parent| self.matches(parent)))
+        let root = path.strip_prefix(b"/").is_some_and(|name| !name.contains(&b'/')) && self.matches(b"/");
+        root || match &self.kind {
+            // What begins with a matching parent begins as it does.
+            Kind::Prefix => self.matches(path),
+            Kind::Glob(glob) => glob.matches_or_parent_matches(path),
+            Kind::Exact | Kind::Suffix => {
+                let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+                let mut parents = slashes.filter_map(|at| path.get(..at));
+                self.matches(path) || parents.any(|parent| self.matches(parent))
+            }
+        }
     }
 
     fn may_match_below(&self, dir: &[u8]) -> bool {

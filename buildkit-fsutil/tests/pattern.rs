@@ -213,5 +213,11 @@ fn hostile_patterns_take_bounded_time() {
         assert!(!matcher.matches_or_parent_matches(&path));
         assert!(!matcher.matches_or_parent_matches("a/".repeat(100) + "c"));
     }
+    // Tens of thousands of directories above a file are looked at together, not one by one.
+    let deep = "a/".repeat(30_000) + "c";
+    for pattern in ["*/*b", "**/*?/[b-d]x", "**/b?/**"] {
+        assert!(!PatternMatcher::new([pattern]).unwrap().matches_or_parent_matches(&deep));
+    }
+    assert!(PatternMatcher::new(["**/a/a"]).unwrap().matches_or_parent_matches(&deep));
     assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
 }

@@ -28,3 +28,8 @@ fn tar_extract_seeds() {
 fn ignore_match_seeds() {
     replay::seeds("ignore_match", trees::ignore_match);
 }
+
+#[test]
+fn ignore_pattern_seeds() {
+    replay::seeds("ignore_pattern", trees::ignore_pattern);
+}

@@ -1,7 +1,10 @@
 //! What must hold of archives and ignore patterns, whatever they are.
 
+use std::time::{Duration, Instant};
+
 use buildkit_fsutil::compare;
-use buildkit_fsutil::filter::Filter;
+use buildkit_fsutil::filter::{Filter, FilterOptions};
+use buildkit_fsutil::memory::MemoryTree;
 use buildkit_fsutil::pattern::{MatchInfo, PatternMatcher, read_ignore};
 use buildkit_fsutil::source::SourceFs as _;
 use buildkit_fsutil::stat::Kind;
@@ -90,4 +93,59 @@ pub(crate) fn ignore_match(data: &[u8]) {
         assert_eq!(walked, alone, "{patterns:?} {path:?}");
         assert!(!walked || reachable, "{patterns:?} would not be looked for at {path:?}");
     }
+}
+
+/// Patterns as they travel, one on a line: up to an empty line they include, after it they exclude. They are matched
+/// in linear time, and a walk of a tree selects what asking for each file alone selects.
+pub(crate) fn ignore_pattern(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (include, exclude) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let list = |lines: &str| lines.lines().map(str::to_owned).collect::<Vec<_>>();
+    let options = FilterOptions {
+        include_patterns: list(include),
+        exclude_patterns: list(exclude),
+        ..FilterOptions::default()
+    };
+    let matcher = |patterns: &[String]| PatternMatcher::new(patterns);
+    let (included, excluded) = match (matcher(&options.include_patterns), matcher(&options.exclude_patterns))
+    {
+        (Ok(included), Ok(excluded)) => (included, excluded),
+        (Err(error), _) | (_, Err(error)) => return assert!(!error.to_string().is_empty()),
+    };
+    let started = Instant::now();
+    let long = ["a".repeat(4000), "a/".repeat(2000) + "b", "ab/*[".repeat(800)];
+    for path in &long {
+        let _ = (included.matches_or_parent_matches(path), excluded.matches_or_parent_matches(path));
+        let _ = (included.may_match_below(path.as_bytes(), false), excluded.may_match_below(b"a", true));
+    }
+    let limit = Duration::from_secs(5) + Duration::from_millis(data.len() as u64);
+    assert!(started.elapsed() < limit, "{:?} for {} bytes", started.elapsed(), data.len());
+
+    let names: [&[u8]; 9] =
+        [b"a", b"b", b"ab", b"c.go", b"a b", b"[a]", b"*", b"\xc3\xa9\xff", b"node_modules"];
+    let mut files: Vec<Vec<u8>> = Vec::new();
+    for top in names {
+        files.push([b"f-".as_slice(), top].concat());
+        for below in names {
+            files.push([top, b"/d/", below].concat());
+        }
+    }
+    let tree = files.iter().fold(MemoryTree::new(), |tree, path| tree.file(path, ""));
+    let filter = Filter::new(&tree, options).expect("patterns that could be read");
+    let mut selected: Vec<Vec<u8>> = Vec::new();
+    for found in Walk::new(&tree, &filter, WalkOptions::default()) {
+        let Ok(Found::Entry(entry)) = found else { panic!("{found:?}") };
+        if entry.stat.mode.kind() == Kind::File {
+            selected.push(entry.stat.path.clone());
+        }
+    }
+    assert!(selected.is_sorted_by(|a, b| compare(a, b).is_lt()));
+    // The reference itself differs where exclusions are involved. A list of nothing but blank lines is none.
+    if included.has_exclusions() || excluded.has_exclusions() || included.is_empty() {
+        return;
+    }
+    files
+        .retain(|path| included.matches_or_parent_matches(path) && !excluded.matches_or_parent_matches(path));
+    files.sort_by(|a, b| compare(a, b));
+    assert_eq!(selected, files, "{include:?} without {exclude:?}");
 }

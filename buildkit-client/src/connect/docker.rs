@@ -2,6 +2,7 @@
 
 use super::{Connector, Stream};
 use crate::error::{ConnectError, ConnectErrorKind};
+use crate::progress::one_line;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,6 +13,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 const MAX_HEAD: usize = 16 * 1024;
 /// Longest body of an error answer that is read.
 const MAX_BODY: u64 = 64 * 1024;
+/// How many characters of it are shown.
+const MAX_SHOWN: usize = 300;
+/// What every answer begins with.
+const HTTP: &[u8] = b"HTTP/1";
 
 /// Upgrades the streams of another connector, which end at a Docker Engine, to its BuildKit.
 #[derive(Debug)]
@@ -54,30 +59,38 @@ impl Connector for Engine {
         stream.flush().await.map_err(broken)?;
 
         let mut read = Vec::with_capacity(1024);
+        let mut searched = 0;
         let split = loop {
-            if let Some(at) = read.windows(4).position(|window| window == b"\r\n\r\n") {
-                break at + 4;
+            // However the answer is cut into pieces, it is judged as the bytes come.
+            if !read.iter().zip(HTTP).all(|(byte, expected)| byte == expected) {
+                return Err(self.refused("it does not speak HTTP; docker:// wants the Engine's API socket"));
+            }
+            let head = read.get(..read.len().min(MAX_HEAD)).unwrap_or_default();
+            let fresh = head.get(searched..).unwrap_or_default();
+            if let Some(at) = fresh.windows(4).position(|window| window == b"\r\n\r\n") {
+                break searched + at + 4;
             }
             if read.len() > MAX_HEAD {
                 return Err(self.refused("its answer to the upgrade has no end"));
             }
+            searched = read.len().saturating_sub(3);
             if stream.read_buf(&mut read).await.map_err(broken)? == 0 {
                 return Err(self.refused("it closed the connection instead of upgrading it"));
             }
-            if !read.starts_with(b"HTTP/1") && read.len() >= 6 {
-                return Err(self.refused("it does not speak HTTP; docker:// wants the Engine's API socket"));
-            }
         };
         let rest = read.split_off(split);
-        let head = String::from_utf8_lossy(&read);
-        let status = head.split_whitespace().nth(1).unwrap_or_default();
+        let Some(status) = status(&read) else {
+            return Err(self.refused("its answer to the upgrade is no HTTP"));
+        };
         if status == "101" {
             return Ok(Stream::new(Prefixed { rest, at: 0, inner: stream }));
         }
         let mut body = rest;
         let _ =
             tokio::time::timeout(Duration::from_secs(1), stream.take(MAX_BODY).read_to_end(&mut body)).await;
-        let body = String::from_utf8_lossy(&body).trim().chars().take(300).collect::<String>();
+        // What the far side says may be said to a terminal.
+        let body = body.get(..body.len().min(4 * MAX_SHOWN)).unwrap_or_default();
+        let body = one_line(String::from_utf8_lossy(body).trim()).chars().take(MAX_SHOWN).collect::<String>();
         Err(self.refused(match status {
             "404" => format!("the Engine has no /grpc: it is older than 18.09, or something else ({body})"),
             _ => format!("the Engine answered {status} to the upgrade: {body}"),
@@ -95,6 +108,14 @@ impl Connector for Engine {
     async fn describe(&self) -> Option<String> {
         tokio::time::timeout(Duration::from_secs(5), self.version()).await.ok()?
     }
+}
+
+/// The status in the first line of an answer: three digits.
+fn status(head: &[u8]) -> Option<&str> {
+    let line = head.split(|byte| *byte == b'\r').next()?;
+    let status = line.split(|byte| *byte == b' ').nth(1)?;
+    let digits = status.len() == 3 && status.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(status).ok().filter(|_| digits)
 }
 
 /// A stream some of whose bytes were already read.
@@ -188,7 +209,14 @@ mod tests {
                 b"HTTP/1.1 403 Forbidden\r\n\r\ndenied by plugin",
                 "answered 403 to the upgrade: denied by plugin",
             ),
+            (
+                b"HTTP/1.1 500 Oops\r\n\r\n\x1b[2Jall\tis\nlost\x07",
+                "answered 500 to the upgrade: all is lost",
+            ),
+            (b"HTTP/1.1 10\x1b1 What\r\n\r\n", "is no HTTP"),
+            (b"HTTP/1.1\r\n101: 101 \r\n\r\n", "is no HTTP"),
             (b"SSH-2.0-OpenSSH\r\n", "does not speak HTTP"),
+            (b"SSH-2.0 101 x\r\n\r\n", "does not speak HTTP"),
             (b"", "closed the connection"),
         ] {
             let error = upgrade(answer).await.unwrap_err().to_string();
