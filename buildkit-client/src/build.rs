@@ -3,7 +3,8 @@
 use crate::client::Client;
 use crate::connect::Channel;
 use crate::request::{Frontend, Input, Request, registries_of};
-use crate::session::{SessionContext, hosts_in, registry_of};
+use crate::session::member::Member;
+use crate::session::{hosts_in, registry_of};
 use crate::solve::Solve;
 use buildkit_frontend::{Bridge, BuildResult, Environment, Gateway, GrpcBridge, Options, Result, Tree};
 use buildkit_proto::{fsutil, gateway, pb};
@@ -79,12 +80,13 @@ impl BuildFunction {
         self,
         channel: Channel,
         reference: String,
-        session: SessionContext,
+        session_id: String,
+        build: Arc<Member>,
         options: BTreeMap<String, String>,
     ) -> std::result::Result<(), Status> {
         let environment = Environment {
             options: Options::from(options),
-            session_id: session.id().to_owned(),
+            session_id,
             product: "buildkit-client".into(),
             ..Environment::default()
         };
@@ -98,7 +100,7 @@ impl BuildFunction {
                 Err(error) => return Err(status(&error)),
             }
         };
-        let named = Named { bridge: bridge.clone(), session };
+        let named = Named { bridge: bridge.clone(), build };
         let result = (self.0)(Gateway::new(named)).await;
         bridge.finish(&result).await.map_err(|error| status(&error))
     }
@@ -109,14 +111,14 @@ impl BuildFunction {
 #[derive(Debug)]
 struct Named {
     bridge: GrpcBridge<Channel>,
-    session: SessionContext,
+    build: Arc<Member>,
 }
 
 impl Named {
     fn name(&self, text: &str) {
         let mut hosts = BTreeSet::new();
         hosts_in(text, &mut hosts);
-        self.session.name_registries(hosts);
+        self.build.name_registries(hosts);
     }
 }
 
@@ -134,14 +136,14 @@ impl Bridge for Named {
             request.source.as_ref().and_then(|source| source.identifier.split_once("://"))
             && scheme.starts_with("docker-image")
         {
-            self.session.name_registries([registry_of(reference)]);
+            self.build.name_registries([registry_of(reference)]);
         }
         self.bridge.resolve_source(request).await
     }
 
     async fn solve(&self, request: gateway::SolveRequest) -> Result<gateway::Result> {
         for definition in request.definition.iter().chain(request.frontend_inputs.values()) {
-            self.session.name_registries(registries_of(definition));
+            self.build.name_registries(registries_of(definition));
         }
         for text in request.frontend_opt.values() {
             self.name(text);

@@ -489,6 +489,11 @@ impl Client {
         }
     }
 
+    /// A session that the daemon did not take.
+    pub(crate) fn session_lost(&self, link: &Link, started: Instant, reason: String) -> Error {
+        self.lost(link, "Control.Session", None, started, reason, Vec::new(), None)
+    }
+
     #[allow(clippy::too_many_arguments, clippy::unused_self)] // every part of the message is one
     pub(crate) fn lost(
         &self,

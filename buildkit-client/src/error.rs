@@ -16,6 +16,7 @@ pub use solve::{LinkLost, RpcError, SolveError, SolveErrorKind};
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A boxed error of any kind, as found at the end of a chain.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -198,6 +199,13 @@ pub enum RequestError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A [shared session](crate::session::Session) cannot carry this build, or not beside what it carries already.
+    SharedSession {
+        /// What of the build.
+        what: String,
+        /// Why not, and what can be done.
+        reason: String,
+    },
     /// A message would pass the size that the daemon accepts.
     TooLarge {
         /// Which message.
@@ -227,6 +235,9 @@ impl fmt::Display for RequestError {
             Self::Attachment { what, .. } => write!(f, "cannot attach the {what}"),
             Self::Duplicate { what, name } => write!(f, "{what} {name:?} is given twice"),
             Self::Option { option, reason } => write!(f, "{option}: {reason}"),
+            Self::SharedSession { what, reason } => {
+                write!(f, "{what} cannot be used on this shared session: {reason}")
+            }
             Self::TooLarge { what, size, limit } => {
                 write!(f, "the {what} has {size} bytes, the daemon accepts {limit}")
             }
@@ -249,13 +260,24 @@ impl std::error::Error for RequestError {
 #[derive(Debug)]
 pub struct LocalError {
     what: String,
-    source: Option<BoxError>,
+    source: Arc<dyn std::error::Error + Send + Sync>,
     after: Option<Box<SolveError>>,
 }
 
 impl LocalError {
     pub(crate) fn new(what: impl Into<String>, source: impl Into<BoxError>) -> Self {
-        Self { what: what.into(), source: Some(source.into()), after: None }
+        Self { what: what.into(), source: Arc::from(source.into()), after: None }
+    }
+
+    /// The same for another build.
+    pub(crate) fn again(&self) -> Self {
+        Self { what: self.what.clone(), source: Arc::clone(&self.source), after: None }
+    }
+
+    /// Whether an error of the daemon tells of this one, which it was told.
+    pub(crate) fn explains(&self, error: &SolveError) -> bool {
+        let says = |text: &str| error.message().contains(&shown(text));
+        says(&self.what) || says(&report(&*self.source))
     }
 
     pub(crate) fn followed_by(mut self, solve: Option<SolveError>) -> Self {
@@ -277,7 +299,7 @@ impl fmt::Display for LocalError {
 
 impl std::error::Error for LocalError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
+        Some(&*self.source)
     }
 }
 

@@ -28,4 +28,5 @@ pub use client::{Client, ClientBuilder, Daemon};
 pub use error::Error;
 pub use retry::Retry;
 pub use secret::Secret;
+pub use session::Session;
 pub use solve::{Build, Descriptor, Provenance, Solve, Solved};

@@ -10,12 +10,14 @@ use crate::error::RequestError;
 use crate::export::{Export, Target};
 use crate::policy::{Entitlement, Policy};
 use crate::session::upload::Upload;
-use crate::session::{DOCKER_HUB, RegistryScope, hosts_in, registry_of};
+use crate::session::{DOCKER_HUB, RegistryScope, SessionContext, hosts_in, registry_of};
+use buildkit_fsutil::source::SourceFs;
 use buildkit_llb::{MarshalOptions, Platform, State};
 use buildkit_proto::{control, pb};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 /// Largest message that a daemon takes.
 pub(crate) const MAX_REQUEST: usize = 16 * 1024 * 1024;
@@ -197,7 +199,7 @@ impl Request {
     pub(crate) fn prepare(
         &self,
         reference: &str,
-        session: &str,
+        session: &SessionContext,
         cache_from: &[CacheImport],
     ) -> Result<Prepared, RequestError> {
         for export in &self.exports {
@@ -221,7 +223,7 @@ impl Request {
 
         let mut message = control::SolveRequest {
             r#ref: reference.to_owned(),
-            session: session.to_owned(),
+            session: session.id().to_owned(),
             internal: self.internal,
             proxy_network: self.proxy_network,
             compatibility_version: self.compatibility_version,
@@ -232,7 +234,7 @@ impl Request {
         let mut sources = None;
         match &self.input {
             Input::Empty => return Err(RequestError::Empty),
-            Input::State(state) => message.definition = Some(self.marshal(state, session)?),
+            Input::State(state) => message.definition = Some(self.marshal(state, session.id())?),
             Input::Definition(definition) => message.definition = Some(definition.clone()),
             Input::Frontend(frontend) if frontend.name.is_empty() => return Err(RequestError::Empty),
             Input::Frontend(frontend) | Input::Gateway(frontend) => {
@@ -240,7 +242,7 @@ impl Request {
                 message.frontend_attrs.clone_from(&frontend.opts);
                 for (name, input) in &frontend.inputs {
                     let definition = match input {
-                        FrontendInput::State(state) => self.marshal(state, session)?,
+                        FrontendInput::State(state) => self.marshal(state, session.id())?,
                         FrontendInput::Definition(definition) => definition.clone(),
                     };
                     message.frontend_inputs.insert(name.clone(), definition);
@@ -267,7 +269,11 @@ impl Request {
                 }
             }
             let found = Sources::of(definition)?;
-            if let Some(name) = found.locals.iter().find(|name| !self.locals.contains_key(*name)) {
+            if let Some(name) = found
+                .locals
+                .iter()
+                .find(|name| !self.locals.contains_key(*name) && session.local(name).is_none())
+            {
                 return Err(RequestError::LocalNotAttached { name: name.clone() });
             }
             sources = Some(found);
@@ -352,10 +358,10 @@ impl Request {
         Ok(())
     }
 
-    /// The file that a frontend starts from, where this side sends it: the name of its directory, and its path there.
-    pub(crate) fn start_file(&self) -> Option<(&'static str, String)> {
+    /// The file that a frontend starts from, where this side sends it: its directory, and its path there.
+    pub(crate) fn start_file(&self, session: &SessionContext) -> Option<(Arc<dyn SourceFs>, String)> {
         let (Input::Frontend(frontend) | Input::Gateway(frontend)) = &self.input else { return None };
-        let dir = ["dockerfile", "context"].into_iter().find(|name| self.locals.contains_key(*name))?;
+        let dir = ["dockerfile", "context"].into_iter().find_map(|name| session.local(name))?;
         let path = frontend.opts.get("filename").map_or("Dockerfile", String::as_str);
         Some((dir, path.trim_start_matches("./").to_owned()))
     }
@@ -464,7 +470,7 @@ impl Sources {
 }
 
 /// The same directories on the same host are the same to the daemon, others never.
-fn shared_key(locals: &BTreeMap<String, Local>) -> String {
+pub(crate) fn shared_key(locals: &BTreeMap<String, Local>) -> String {
     use sha2::Digest as _;
     if locals.is_empty() {
         return String::new();
@@ -477,8 +483,7 @@ fn shared_key(locals: &BTreeMap<String, Local>) -> String {
         hash.update([0]);
         match local {
             Local::Dir(path) => {
-                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                hash.update(path.as_os_str().as_encoded_bytes());
+                hash.update(local::absolute(path).as_os_str().as_encoded_bytes());
             }
             Local::Tree(_) | Local::Tar(_) => {}
         }
@@ -521,7 +526,7 @@ mod tests {
     }
 
     fn prepare(request: &Request) -> Result<Prepared, RequestError> {
-        request.prepare("r", "s", &request.cache_from)
+        request.prepare("r", &SessionContext::new("s".into()), &request.cache_from)
     }
 
     #[test]

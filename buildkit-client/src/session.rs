@@ -2,35 +2,43 @@
 //!
 //! A session is a gRPC server on this side of the link. It offers the services that the
 //! [`Attachable`]s of a build bring, answers health checks, and nothing else: a service that was
-//! not attached is answered `Unimplemented`.
+//! not attached is answered `Unimplemented`. Each build has a session of its own, unless it runs on
+//! a shared [`Session`].
 
+mod attached;
 pub mod auth;
 pub(crate) mod content;
 pub(crate) mod exporter;
 pub(crate) mod exporters;
 pub(crate) mod filesync;
 mod health;
+pub(crate) mod member;
 pub(crate) mod policy;
 mod registries;
 pub mod secrets;
+mod shared;
 pub mod ssh;
 mod transport;
 pub(crate) mod upload;
 
+pub(crate) use attached::Attached;
 pub use registries::RegistryScope;
 pub(crate) use registries::{DOCKER_HUB, hosts_in, hub, registry_of};
+pub use shared::{Session, SessionBuilder};
 pub(crate) use transport::{SessionEnd, open};
 pub use upload::Upload;
 
 use crate::error::LocalError;
-use crate::progress::{Progress, Reporter, Step};
+use crate::progress::{Progress, Step};
+use buildkit_fsutil::source::SourceFs;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use member::{Member, Members};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -45,7 +53,7 @@ pub const MAX_CHUNK: usize = 3 * 1024 * 1024;
 
 /// Brings services to a session: credentials, secrets, files.
 ///
-/// One value may be attached to many builds at once; each gets its own [`SessionContext`].
+/// One value may be attached to many builds at once; each session has its own [`SessionContext`].
 pub trait Attachable: fmt::Debug + Send + Sync + 'static {
     /// The services for one session. Called once before the session opens; must not block.
     fn services(&self, session: &SessionContext) -> Vec<Service>;
@@ -103,71 +111,72 @@ impl fmt::Debug for Service {
     }
 }
 
-/// One session of one build, as its services see it. Cheap to clone.
+/// A session as its services see it. Cheap to clone.
 #[derive(Clone)]
 pub struct SessionContext(Arc<State>);
 
 struct State {
     id: String,
     opened: Instant,
+    /// Is cancelled once the daemon has taken the session.
+    taken: CancellationToken,
     closed: CancellationToken,
     /// Milliseconds from `opened` to the last health check; 0 before the first.
     health: AtomicU64,
-    failures: Mutex<Vec<LocalError>>,
-    suspicions: Mutex<Suspicions>,
-    scope: RegistryScope,
-    /// Registries that came to be named after the session was made.
-    named: Mutex<BTreeSet<String>>,
-    /// Registries whose credentials were asked for and not given.
-    refused: Mutex<BTreeSet<String>>,
-    progress: OnceLock<Reporter>,
-    not_utf8: OnceLock<(String, String)>,
+    members: Mutex<Members>,
 }
-
-#[derive(Default)]
-struct Suspicions {
-    count: u64,
-    first: Vec<String>,
-}
-
-/// Failures and suspicions past this count are counted, not kept.
-const MAX_KEPT: usize = 32;
 
 impl SessionContext {
-    pub(crate) fn new(id: String, scope: RegistryScope) -> Self {
+    pub(crate) fn new(id: String) -> Self {
         Self(Arc::new(State {
             id,
             opened: Instant::now(),
+            taken: CancellationToken::new(),
             closed: CancellationToken::new(),
             health: AtomicU64::new(0),
-            failures: Mutex::default(),
-            suspicions: Mutex::default(),
-            scope,
-            named: Mutex::default(),
-            refused: Mutex::default(),
-            progress: OnceLock::new(),
-            not_utf8: OnceLock::new(),
+            members: Mutex::default(),
         }))
     }
 
-    /// Where steps of the client's own are shown. Set once, before the session opens.
-    pub(crate) fn show_on(&self, progress: Reporter) {
-        let _ = self.0.progress.set(progress);
+    fn members(&self) -> MutexGuard<'_, Members> {
+        lock(&self.0.members)
+    }
+
+    /// The builds that run on it now.
+    fn running(&self) -> Vec<Arc<Member>> {
+        self.members().running().to_vec()
+    }
+
+    /// A local directory that may be read.
+    pub(crate) fn local(&self, name: &str) -> Option<Arc<dyn SourceFs>> {
+        self.members().locals().get(name)
+    }
+
+    /// A content store that may be used.
+    fn store(&self, id: &str) -> Option<Arc<content::Store>> {
+        self.members().running().iter().find_map(|member| member.stores.get(id).cloned())
+    }
+
+    /// Takes an upload: each is fetched once.
+    fn take_upload(&self, id: &str) -> Option<Upload> {
+        self.members().running().iter().find_map(|member| member.take_upload(id))
+    }
+
+    /// The build whose result comes to this side: there is one at a time.
+    fn exporting(&self) -> Option<Arc<Member>> {
+        self.members().running().iter().find(|member| member.exports()).cloned()
     }
 
     /// Notes that a file of a local directory has a name that is not UTF-8; the first one is kept.
-    pub(crate) fn sent_not_utf8(&self, dir: &str, path: &[u8]) {
-        self.0.not_utf8.get_or_init(|| (dir.to_owned(), path.escape_ascii().to_string()));
+    fn sent_not_utf8(&self, dir: &str, path: &[u8]) {
+        let path = path.escape_ascii().to_string();
+        self.running().iter().for_each(|member| member.sent_not_utf8(dir, &path));
     }
 
-    /// A local directory, and a file in it whose name is not UTF-8.
-    pub(crate) fn not_utf8(&self) -> Option<&(String, String)> {
-        self.0.not_utf8.get()
-    }
-
-    /// Shows a step of the client's own in the progress of the build, such as a token being fetched.
+    /// Shows a step of the client's own in the progress of the build, such as a token being fetched. On a shared
+    /// session it is shown in one of the builds that run.
     pub fn step(&self, name: impl Into<String>) -> Step {
-        match self.0.progress.get() {
+        match self.running().iter().find_map(|member| member.progress.clone()) {
             Some(progress) => progress.step(name),
             None => Progress::none().start().step(name),
         }
@@ -183,26 +192,21 @@ impl SessionContext {
         &self.0.id
     }
 
-    /// Whether this build may use the credentials of a registry; see [`RegistryScope`].
+    /// Whether the credentials of a registry may be used by a build that runs now; see [`RegistryScope`].
     pub fn allows_registry(&self, host: &str) -> bool {
-        self.0.scope.allows(host) || lock(&self.0.named).contains(hub(host))
+        self.members().running().iter().any(|member| member.allows_registry(host))
     }
 
-    /// Adds registries that the build names.
-    pub(crate) fn name_registries(&self, hosts: impl IntoIterator<Item = String>) {
-        lock(&self.0.named).extend(hosts);
+    /// Adds registries that the caller named in an answer to the daemon.
+    fn name_registries(&self, hosts: &BTreeSet<String>) {
+        self.running().iter().for_each(|member| member.name_registries(hosts.iter().cloned()));
     }
 
-    /// Notes that the daemon asked for the credentials of a registry that this build does not name. Whether it is
-    /// the first time.
+    /// Notes that the daemon asked for the credentials of a registry that no build names. Whether it is the first
+    /// time for one of them.
     pub(crate) fn refuse_registry(&self, host: &str) -> bool {
-        let mut refused = lock(&self.0.refused);
-        refused.len() < MAX_KEPT && refused.insert(host.to_owned())
-    }
-
-    /// Registries whose credentials were asked for and not given.
-    pub(crate) fn refused_registries(&self) -> BTreeSet<String> {
-        lock(&self.0.refused).clone()
+        let new = self.running().iter().filter(|member| member.refuse_registry(host)).count();
+        new > 0
     }
 
     /// Is cancelled when the session ends: whatever a service started must end then.
@@ -210,37 +214,23 @@ impl SessionContext {
         &self.0.closed
     }
 
-    /// Keeps a failure on this side, so that the build's error can name the root cause instead of
-    /// what the daemon makes of it.
-    pub fn failed(&self, what: impl Into<String>, source: impl Into<crate::error::BoxError>) {
-        self.failed_with(LocalError::new(what, source));
+    /// Is cancelled once the daemon has taken the session.
+    pub(crate) fn taken(&self) -> &CancellationToken {
+        &self.0.taken
     }
 
-    pub(crate) fn failed_with(&self, error: LocalError) {
-        let mut failures = lock(&self.0.failures);
-        if failures.len() < MAX_KEPT {
-            failures.push(error);
-        }
+    /// Keeps a failure on this side, so that the error of a build can name the root cause instead of
+    /// what the daemon makes of it.
+    pub fn failed(&self, what: impl Into<String>, source: impl Into<crate::error::BoxError>) {
+        let error = LocalError::new(what, source);
+        self.running().iter().for_each(|member| member.failed_with(error.again()));
     }
 
     /// Notes that the daemon asked for something it was not offered.
     pub fn suspicious(&self, what: impl Into<String>) {
         let what = what.into();
         tracing::warn!(session = %self.0.id, what = %what, "the daemon asked for something it was not offered");
-        let mut suspicions = lock(&self.0.suspicions);
-        suspicions.count += 1;
-        if suspicions.first.len() < MAX_KEPT {
-            suspicions.first.push(what);
-        }
-    }
-
-    pub(crate) fn take_failures(&self) -> Vec<LocalError> {
-        std::mem::take(&mut *lock(&self.0.failures))
-    }
-
-    pub(crate) fn suspicions(&self) -> (u64, Vec<String>) {
-        let suspicions = lock(&self.0.suspicions);
-        (suspicions.count, suspicions.first.clone())
+        self.running().iter().for_each(|member| member.suspicious(&what));
     }
 
     fn health_checked(&self) {
@@ -270,7 +260,7 @@ impl SessionContext {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -20,7 +20,7 @@ use crate::session::auth::Auth;
 use crate::session::secrets::SecretSource;
 use crate::session::ssh::SshSource;
 use crate::session::upload::Upload;
-use crate::session::{Attachable, RegistryScope};
+use crate::session::{Attachable, Attached, RegistryScope, Session};
 use crate::trace::TraceContext;
 use base64::Engine as _;
 use buildkit_fsutil::send::SendOptions;
@@ -59,10 +59,9 @@ pub struct Solve {
 struct Plan {
     client: Client,
     request: Request,
-    attached: Vec<Arc<dyn Attachable>>,
-    secrets: Vec<(String, SecretSource)>,
-    ssh: Vec<(String, SshSource)>,
-    send: SendOptions,
+    attached: Attached,
+    /// The session that it runs on, where that is not its own.
+    session: Option<Session>,
     retry: Retry,
     /// What drives the build, where it is a function of the caller.
     function: Option<BuildFunction>,
@@ -70,7 +69,6 @@ struct Plan {
     look: Option<Look>,
     /// Where the build stands in a trace.
     trace: Option<TraceContext>,
-    verifier: Option<Arc<dyn SourceVerifier>>,
     chooser: Option<Arc<dyn SessionExporter>>,
 }
 
@@ -82,15 +80,12 @@ impl Client {
         let plan = Plan {
             client: self.clone(),
             request,
-            attached: Vec::new(),
-            secrets: Vec::new(),
-            ssh: Vec::new(),
-            send: SendOptions::default(),
+            attached: Attached::default(),
+            session: None,
             retry: self.push_retry().clone(),
             function: None,
             look: None,
             trace: None,
-            verifier: None,
             chooser: None,
         };
         Solve { plan, progress: Progress::none() }
@@ -174,7 +169,7 @@ impl Solve {
     /// Has a function decide about each source; see [`verifier`](crate::policy::verifier). Needs
     /// BuildKit 0.26.
     pub fn policy_callback(mut self, verifier: impl SourceVerifier) -> Self {
-        self.plan.verifier = Some(Arc::new(verifier));
+        self.plan.attached.verifier = Some(Arc::new(verifier));
         self
     }
 
@@ -287,9 +282,17 @@ impl Solve {
         self
     }
 
+    /// Runs the build on a shared session, not on one of its own: it may use what the session offers. Its exporters,
+    /// caches, progress and id are its own, and so are the local directories, layouts and uploads that it brings. See
+    /// [`Session`] for what cannot be.
+    pub fn session(mut self, session: &Session) -> Self {
+        self.plan.session = Some(session.clone());
+        self
+    }
+
     /// Offers services to the daemon while the build runs.
     pub fn attach(mut self, attachable: impl Attachable) -> Self {
-        self.plan.attached.push(Arc::new(attachable));
+        self.plan.attached.services.push(Arc::new(attachable));
         self
     }
 
@@ -302,19 +305,19 @@ impl Solve {
 
     /// Gives the build a secret. It is read when the build starts and served under its id only.
     pub fn secret(mut self, id: impl Into<String>, source: SecretSource) -> Self {
-        self.plan.secrets.push((id.into(), source));
+        self.plan.attached.secrets.push((id.into(), source));
         self
     }
 
     /// Lets the build use an ssh agent, a socket or keys under an id; `default` is the usual one.
     pub fn ssh(mut self, id: impl Into<String>, source: SshSource) -> Self {
-        self.plan.ssh.push((id.into(), source));
+        self.plan.attached.ssh.push((id.into(), source));
         self
     }
 
     /// How local directories are sent: what is done about files that cannot be read or change.
     pub fn send_options(mut self, options: SendOptions) -> Self {
-        self.plan.send = options;
+        self.plan.attached.send = Some(options);
         self
     }
 
@@ -357,7 +360,8 @@ impl fmt::Debug for Solve {
         f.debug_struct("Solve")
             .field("client", &self.plan.client)
             .field("request", &self.plan.request)
-            .field("attached", &self.plan.attached)
+            .field("attached", &self.plan.attached.services)
+            .field("session", &self.plan.session)
             .finish_non_exhaustive()
     }
 }

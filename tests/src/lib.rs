@@ -38,6 +38,8 @@ mod guides {
     mod llb_graphs {}
     #[doc = include_str!("../../docs/concepts/llb.md")]
     mod llb {}
+    #[doc = include_str!("../../docs/concepts/session.md")]
+    mod session {}
     #[doc = include_str!("../../docs/guide/progress.md")]
     mod progress {}
     #[doc = include_str!("../../docs/guide/secrets-ssh.md")]

@@ -54,6 +54,16 @@ impl Local {
         Self::tar(Input::Reader(Box::new(archive)))
     }
 
+    /// Whether both are the same tree, as far as can be told without reading them.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Dir(a), Self::Dir(b)) => a == b || absolute(a) == absolute(b),
+            (Self::Tree(a), Self::Tree(b)) => Arc::ptr_eq(a, b),
+            (Self::Tar(a), Self::Tar(b)) => Arc::ptr_eq(&a.0, &b.0),
+            _ => false,
+        }
+    }
+
     fn tar(input: Input) -> Self {
         Self::Tar(TarSource(Arc::new(Mutex::new(State::Unread(input)))))
     }
@@ -69,6 +79,11 @@ impl Local {
             Self::Tar(tar) => tar.open(name),
         }
     }
+}
+
+/// A path that means the same in every directory.
+pub(super) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn unusable(name: &str, path: PathBuf, source: io::Error) -> RequestError {

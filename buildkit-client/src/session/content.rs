@@ -1,7 +1,8 @@
 //! Content stores, read and filled by the daemon.
 
 use super::{MAX_MESSAGE, Service, SessionContext};
-use crate::content::{ContentStore, Digest, Hasher, NewBlob};
+use crate::content::{ContentStore, Digest, Hasher, NewBlob, OciLayout, OciStore};
+use crate::error::RequestError;
 use buildkit_proto::content as pb;
 use buildkit_proto::content::content_server::{Content, ContentServer};
 use bytes::Bytes;
@@ -25,13 +26,15 @@ const MAX_WRITES: usize = 256;
 /// Digests of received blobs that are kept to find the one that the others hang on.
 const MAX_RECEIVED: usize = 64 * 1024;
 
-/// The stores of one build, by the id under which the daemon asks for them.
+/// Stores by the id under which the daemon asks for them.
 #[derive(Clone, Default)]
-pub(crate) struct Stores(Arc<BTreeMap<String, Store>>);
+pub(crate) struct Stores(Arc<BTreeMap<String, Arc<Store>>>);
 
 /// A store that the daemon may read, and write to where that is what it is for.
 pub(crate) struct Store {
     content: Arc<dyn ContentStore>,
+    /// What it was made of, to tell whether two are the same.
+    origin: OciStore,
     /// How messages call it.
     name: String,
     writable: bool,
@@ -47,13 +50,27 @@ struct State {
 
 impl Store {
     /// A source.
-    pub(crate) fn read_only(name: impl Into<String>, content: Arc<dyn ContentStore>) -> Self {
-        Self { content, name: name.into(), writable: false, state: Mutex::default() }
+    pub(crate) fn read_only(name: impl Into<String>, origin: OciStore) -> Self {
+        let content: Arc<dyn ContentStore> = match &origin {
+            OciStore::Dir(dir) => Arc::new(OciLayout::new(dir)),
+            OciStore::Store(store) => Arc::clone(store),
+        };
+        Self { content, origin, name: name.into(), writable: false, state: Mutex::default() }
     }
 
     /// A destination.
-    pub(crate) fn writable(name: impl Into<String>, content: Arc<dyn ContentStore>) -> Self {
-        Self { writable: true, ..Self::read_only(name, content) }
+    pub(crate) fn writable(name: impl Into<String>, origin: OciStore) -> Self {
+        Self { writable: true, ..Self::read_only(name, origin) }
+    }
+
+    /// Whether both may be used at once under one id.
+    fn goes_with(&self, other: &Self) -> bool {
+        let same = match (&self.origin, &other.origin) {
+            (OciStore::Dir(a), OciStore::Dir(b)) => a == b,
+            (OciStore::Store(a), OciStore::Store(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        same && !self.writable && !other.writable
     }
 
     /// The blobs.
@@ -73,16 +90,48 @@ impl Store {
 
 impl Stores {
     pub(crate) fn new(stores: BTreeMap<String, Store>) -> Self {
-        Self(Arc::new(stores))
+        Self(Arc::new(stores.into_iter().map(|(id, store)| (id, Arc::new(store))).collect()))
+    }
+
+    /// An id under which these are not what `others` are, or must not be used at the same time.
+    pub(crate) fn in_the_way_of(&self, others: &Self) -> Option<&str> {
+        let meet = self.0.iter().filter_map(|(id, store)| Some((id, store, others.get(id)?)));
+        meet.filter(|(_, store, other)| !store.goes_with(other)).map(|(id, ..)| id.as_str()).next()
+    }
+
+    /// Layouts that builds may read, by their ids.
+    pub(crate) async fn of_layouts(layouts: &BTreeMap<String, OciStore>) -> Result<Self, RequestError> {
+        let mut stores = BTreeMap::new();
+        for (id, store) in layouts {
+            let (id, store) = layout(id, store).await?;
+            stores.insert(id, store);
+        }
+        Ok(Self::new(stores))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(crate) fn get(&self, id: &str) -> Option<&Store> {
+    pub(crate) fn get(&self, id: &str) -> Option<&Arc<Store>> {
         self.0.get(id)
     }
+}
+
+/// A layout that is there, and the id under which the daemon asks for it.
+pub(crate) async fn layout(id: &str, store: &OciStore) -> Result<(String, Store), RequestError> {
+    let name = format!("OCI layout {id:?}");
+    if let OciStore::Dir(dir) = store {
+        let source = match tokio::fs::metadata(dir).await {
+            Ok(found) if found.is_dir() => None,
+            Ok(_) => Some(io::ErrorKind::NotADirectory.into()),
+            Err(error) => Some(error),
+        };
+        if let Some(source) = source {
+            return Err(RequestError::Path { role: name, path: dir.clone(), source });
+        }
+    }
+    Ok((format!("oci:{id}"), Store::read_only(name, store.clone())))
 }
 
 impl fmt::Debug for Stores {
@@ -92,8 +141,8 @@ impl fmt::Debug for Stores {
 }
 
 /// The service.
-pub(crate) fn service(stores: Stores, context: SessionContext) -> Service {
-    let server = ContentServer::new(Server { stores, context }).max_decoding_message_size(MAX_MESSAGE);
+pub(crate) fn service(context: SessionContext) -> Service {
+    let server = ContentServer::new(Server { context }).max_decoding_message_size(MAX_MESSAGE);
     Service::new(
         server,
         &["Info", "Update", "List", "Delete", "Read", "Status", "ListStatuses", "Write", "Abort"],
@@ -102,40 +151,22 @@ pub(crate) fn service(stores: Stores, context: SessionContext) -> Service {
 
 #[derive(Debug, Clone)]
 struct Server {
-    stores: Stores,
     context: SessionContext,
 }
 
-/// A store that a call was allowed to use.
-#[derive(Clone)]
-struct Chosen {
-    stores: Stores,
-    id: String,
-}
-
-impl std::ops::Deref for Chosen {
-    type Target = Store;
-
-    fn deref(&self) -> &Store {
-        #[allow(clippy::expect_used)] // made from an id that is there
-        self.stores.get(&self.id).expect("chosen by its id")
-    }
-}
-
 impl Server {
-    fn choose(&self, metadata: &MetadataMap) -> Result<Chosen, Status> {
+    fn choose(&self, metadata: &MetadataMap) -> Result<Arc<Store>, Status> {
         let id = metadata
             .get("buildkit-attachable-store-id")
             .and_then(|value| value.to_str().ok())
             .ok_or_else(|| Status::invalid_argument("no content store is named"))?;
-        if self.stores.get(id).is_none() {
+        self.context.store(id).ok_or_else(|| {
             self.context.suspicious(format!("content store {id:?}"));
-            return Err(Status::not_found(format!("unknown store {id}")));
-        }
-        Ok(Chosen { stores: self.stores.clone(), id: id.to_owned() })
+            Status::not_found(format!("unknown store {id}"))
+        })
     }
 
-    fn writable(&self, metadata: &MetadataMap, what: &str) -> Result<Chosen, Status> {
+    fn writable(&self, metadata: &MetadataMap, what: &str) -> Result<Arc<Store>, Status> {
         let store = self.choose(metadata)?;
         if store.writable {
             return Ok(store);

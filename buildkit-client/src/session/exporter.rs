@@ -1,9 +1,10 @@
 //! Results of exporters, written by the daemon to the places that the caller chose.
 
+use super::member::Member;
 use super::{MAX_MESSAGE, Service, SessionContext};
 use crate::error::BoxError;
 use crate::export::TreeSink;
-use crate::output::{Opened, Outputs, Stream as ByteStream};
+use crate::output::{Opened, Stream as ByteStream};
 use buildkit_fsutil::disk_writer::{DiskWriter, WriteOptions};
 use buildkit_fsutil::error::TransferError;
 use buildkit_fsutil::receive::{ReceiveOptions, TreeWriter, WantedFile, receive};
@@ -24,14 +25,13 @@ use tonic::{Request, Response, Status, Streaming};
 const MAX_METADATA: usize = 1024;
 
 /// The service.
-pub(crate) fn service(outputs: Outputs, context: SessionContext) -> Service {
-    let server = FileSendServer::new(Receiver { outputs, context }).max_decoding_message_size(MAX_MESSAGE);
+pub(crate) fn service(context: SessionContext) -> Service {
+    let server = FileSendServer::new(Receiver { context }).max_decoding_message_size(MAX_MESSAGE);
     Service::new(server, &["DiffCopy"])
 }
 
 #[derive(Debug)]
 struct Receiver {
-    outputs: Outputs,
     context: SessionContext,
 }
 
@@ -46,28 +46,29 @@ impl FileSend for Receiver {
         let knows_delete =
             request.metadata().get("buildkit-exporter-multi-platform").is_some_and(|value| value == "1");
         let metadata = exporter_metadata(request.metadata());
-        let opened = match self.outputs.take(index, &metadata).await {
+        let nobody = || {
+            self.context.suspicious(format!("export {index}"));
+            Status::not_found(format!("exporter {index} not found"))
+        };
+        let build = self.context.exporting().ok_or_else(nobody)?;
+        let opened = match build.outputs.take(index, &metadata).await {
             Ok(Some(opened)) => opened,
-            Ok(None) => {
-                self.context.suspicious(format!("export {index}"));
-                return Err(Status::not_found(format!("exporter {index} not found")));
-            }
+            Ok(None) => return Err(nobody()),
             Err(error) => {
                 let status = Status::already_exists(crate::error::report(&error));
-                self.context.failed_with(error);
+                build.failed_with(error);
                 return Err(status);
             }
         };
-        let (outputs, context) = (self.outputs.clone(), self.context.clone());
         let incoming = request.into_inner();
         match opened {
             Opened::Stream(stream) => {
                 let (answer, answers) = mpsc::channel(1);
                 tokio::spawn(async move {
-                    let ended = context.closed().clone().cancelled_owned();
+                    let (outputs, ended) = (&build.outputs, build.closed());
                     let result = tokio::select! {
                         biased;
-                        () = ended => return,
+                        () = ended.cancelled() => return,
                         result = copy(incoming, stream) => result,
                     };
                     match result {
@@ -82,7 +83,7 @@ impl FileSend for Receiver {
                         Err(Failure::Local(error)) => {
                             let what = outputs.describe(index);
                             let text = format!("{what}: {error}");
-                            context.failed(what, error);
+                            build.failed(what, error);
                             outputs.failed(index);
                             let _ = answer.send(Err(Status::unknown(text))).await;
                         }
@@ -91,70 +92,65 @@ impl FileSend for Receiver {
                 Ok(Response::new(ReceiverStream::new(answers).boxed()))
             }
             Opened::Dir { options, .. } if options.delete && !knows_delete => {
-                let what = outputs.describe(index);
+                let what = build.outputs.describe(index);
                 let reason = "the daemon is too old to delete what is not in the result";
-                context.failed(what.clone(), std::io::Error::new(std::io::ErrorKind::Unsupported, reason));
-                outputs.failed(index);
+                build.failed(what.clone(), std::io::Error::new(std::io::ErrorKind::Unsupported, reason));
+                build.outputs.failed(index);
                 Err(Status::failed_precondition(format!("{what}: {reason}")))
             }
             Opened::Dir { path, options } => {
                 // A build has succeeded when its result is on the disk.
                 let options = WriteOptions { sync: true, ..options };
                 let open = move || DiskWriter::open(path, options);
-                Ok(self.receive_tree(index, open, incoming))
+                Ok(receive_tree(build, index, open, incoming))
             }
-            Opened::Tree(sink) => Ok(self.receive_tree(index, move || Ok(ToSink(sink)), incoming)),
+            Opened::Tree(sink) => Ok(receive_tree(build, index, move || Ok(ToSink(sink)), incoming)),
         }
     }
 }
 
-impl Receiver {
-    /// Takes a tree in packets, though the call is declared to carry bytes. `open` may block.
-    fn receive_tree<W: TreeWriter + 'static>(
-        &self,
-        index: usize,
-        open: impl FnOnce() -> Result<W, TransferError> + Send + 'static,
-        incoming: Streaming<RawMessage>,
-    ) -> Response<Answers> {
-        let (outputs, context) = (self.outputs.clone(), self.context.clone());
-        let (answer, answers) = mpsc::channel::<Result<Packet, Status>>(16);
-        let incoming = incoming.map(|message| {
-            message?.decode_as::<Packet>().map_err(|error| Status::invalid_argument(error.to_string()))
-        });
-        tokio::spawn(async move {
-            let receiving = async {
-                let writer = tokio::task::spawn_blocking(open).await.map_err(|_| TransferError::Worker)??;
-                receive(writer, incoming, answer.clone(), ReceiveOptions::default()).await
-            };
-            let ended = context.closed().clone().cancelled_owned();
-            let result = tokio::select! {
-                biased;
-                () = ended => return,
-                result = receiving => result,
-            };
-            match result {
-                Ok(report) => {
-                    tracing::debug!(export = index, ?report, "received an export");
-                    outputs.done(index);
-                }
-                Err(
-                    error @ (TransferError::Peer { .. } | TransferError::Stream(_) | TransferError::Ended),
-                ) => {
-                    tracing::debug!(export = index, %error, "an export ended early");
-                    outputs.failed(index);
-                }
-                Err(error) => {
-                    let what = outputs.describe(index);
-                    let text = format!("{what}: {}", crate::error::report(&error));
-                    context.failed(what, error);
-                    outputs.failed(index);
-                    let _ = answer.send(Err(Status::unknown(text))).await;
-                }
+/// Takes a tree in packets, though the call is declared to carry bytes. `open` may block.
+fn receive_tree<W: TreeWriter + 'static>(
+    build: Arc<Member>,
+    index: usize,
+    open: impl FnOnce() -> Result<W, TransferError> + Send + 'static,
+    incoming: Streaming<RawMessage>,
+) -> Response<Answers> {
+    let (answer, answers) = mpsc::channel::<Result<Packet, Status>>(16);
+    let incoming = incoming.map(|message| {
+        message?.decode_as::<Packet>().map_err(|error| Status::invalid_argument(error.to_string()))
+    });
+    tokio::spawn(async move {
+        let receiving = async {
+            let writer = tokio::task::spawn_blocking(open).await.map_err(|_| TransferError::Worker)??;
+            receive(writer, incoming, answer.clone(), ReceiveOptions::default()).await
+        };
+        let outputs = &build.outputs;
+        let result = tokio::select! {
+            biased;
+            () = build.closed().cancelled() => return,
+            result = receiving => result,
+        };
+        match result {
+            Ok(report) => {
+                tracing::debug!(export = index, ?report, "received an export");
+                outputs.done(index);
             }
-        });
-        let answers = ReceiverStream::new(answers).map(|packet| packet.map(|packet| RawMessage::of(&packet)));
-        Response::new(answers.boxed())
-    }
+            Err(error @ (TransferError::Peer { .. } | TransferError::Stream(_) | TransferError::Ended)) => {
+                tracing::debug!(export = index, %error, "an export ended early");
+                outputs.failed(index);
+            }
+            Err(error) => {
+                let what = outputs.describe(index);
+                let text = format!("{what}: {}", crate::error::report(&error));
+                build.failed(what, error);
+                outputs.failed(index);
+                let _ = answer.send(Err(Status::unknown(text))).await;
+            }
+        }
+    });
+    let answers = ReceiverStream::new(answers).map(|packet| packet.map(|packet| RawMessage::of(&packet)));
+    Response::new(answers.boxed())
 }
 
 /// Hands a tree to the caller.

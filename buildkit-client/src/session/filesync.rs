@@ -23,43 +23,42 @@ use tonic::{Request, Response, Status, Streaming};
 /// Packets in flight.
 const QUEUE: usize = 16;
 
-/// The trees of one build, opened and checked.
-#[derive(Clone)]
-pub(crate) struct Locals(Arc<BTreeMap<String, Arc<dyn SourceFs>>>);
+/// Trees by name, opened and checked.
+#[derive(Clone, Default)]
+pub(crate) struct Locals(BTreeMap<String, (Local, Arc<dyn SourceFs>)>);
 
 impl Locals {
     /// Opens the trees, so that one that is missing is found before anything is sent.
     pub(crate) async fn open(locals: BTreeMap<String, Local>) -> Result<Self, RequestError> {
         // Directories are opened and archives read: not on the runtime's threads.
         let opened = tokio::task::spawn_blocking(move || {
-            let open = |(name, local): (String, Local)| local.open(&name).map(|tree| (name, tree));
+            let open =
+                |(name, local): (String, Local)| local.clone().open(&name).map(|tree| (name, (local, tree)));
             locals.into_iter().map(open).collect::<Result<BTreeMap<_, _>, RequestError>>()
         });
         match opened.await {
-            Ok(open) => Ok(Self(Arc::new(open?))),
+            Ok(open) => Ok(Self(open?)),
             Err(_) => Err(RequestError::option("local", "the directories could not be opened")),
         }
     }
 
-    /// The text of a file in one of the trees, at most `limit` bytes of it; empty where there is none.
-    pub(crate) async fn text(&self, name: &str, path: String, limit: usize) -> String {
-        let Some(tree) = self.0.get(name).cloned() else { return String::new() };
-        let read = tokio::task::spawn_blocking(move || {
-            let mut bytes = Vec::new();
-            let mut file = tree.open(path.as_bytes())?;
-            let mut chunk = [0; 16 * 1024];
-            while bytes.len() < limit {
-                match file.read(&mut chunk) {
-                    Ok(0) => break,
-                    Ok(n) => bytes.extend_from_slice(chunk.get(..n).unwrap_or_default()),
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            Ok(bytes)
-        });
-        let bytes = read.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<dyn SourceFs>> {
+        self.0.get(name).map(|(_, tree)| Arc::clone(tree))
+    }
+
+    /// A name that `others` use for another tree.
+    pub(crate) fn other_of<'a>(&self, others: &'a Self) -> Option<&'a str> {
+        let other = |(name, (local, _)): &(&String, &(Local, _))| {
+            self.0.get(*name).is_some_and(|(known, _)| !known.is(local))
+        };
+        others.0.iter().find(other).map(|(name, _)| name.as_str())
+    }
+
+    /// Takes in the trees whose names are new.
+    pub(crate) fn add(&mut self, others: &Self) {
+        for (name, local) in &others.0 {
+            self.0.entry(name.clone()).or_insert_with(|| local.clone());
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -73,16 +72,34 @@ impl fmt::Debug for Locals {
     }
 }
 
+/// The text of a file in a tree, at most `limit` bytes of it; empty where there is none.
+pub(crate) async fn text(tree: Arc<dyn SourceFs>, path: String, limit: usize) -> String {
+    let read = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::new();
+        let mut file = tree.open(path.as_bytes())?;
+        let mut chunk = [0; 16 * 1024];
+        while bytes.len() < limit {
+            match file.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(n) => bytes.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(bytes)
+    });
+    let bytes = read.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
+}
+
 /// The service. How trees are sent is the caller's choice.
-pub(crate) fn service(locals: Locals, options: SendOptions, context: SessionContext) -> Service {
-    let server =
-        FileSyncServer::new(Sender { locals, options, context }).max_decoding_message_size(MAX_MESSAGE);
+pub(crate) fn service(options: SendOptions, context: SessionContext) -> Service {
+    let server = FileSyncServer::new(Sender { options, context }).max_decoding_message_size(MAX_MESSAGE);
     Service::new(server, &["DiffCopy", "TarStream"])
 }
 
 #[derive(Debug)]
 struct Sender {
-    locals: Locals,
     options: SendOptions,
     context: SessionContext,
 }
@@ -102,7 +119,7 @@ impl FileSync for Sender {
             follow_paths: values(metadata, "followpaths")?,
             map: Some(noting_names(name.clone(), self.context.clone())),
         };
-        let Some(tree) = self.locals.0.get(&name).cloned() else {
+        let Some(tree) = self.context.local(&name) else {
             self.context.suspicious(format!("local directory {name:?}"));
             return Err(Status::not_found(format!("no access allowed to dir {name:?}")));
         };

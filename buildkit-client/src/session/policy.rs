@@ -1,11 +1,12 @@
 //! Decisions about sources, asked for by the daemon.
 
-use super::{MAX_MESSAGE, Service, SessionContext};
+use super::{MAX_MESSAGE, Service, SessionContext, registry_of};
 use crate::policy::{SourceCheck, SourceVerifier, Verdict};
 use buildkit_proto::policysession as pb;
 use buildkit_proto::policysession::check_policy_response::Result as Answer;
 use buildkit_proto::policysession::policy_verifier_server::{PolicyVerifier, PolicyVerifierServer};
 use buildkit_proto::sourcepolicy::PolicyAction;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -20,6 +21,18 @@ pub(crate) fn service(verifier: Arc<dyn SourceVerifier>, context: SessionContext
 struct Server {
     verifier: Arc<dyn SourceVerifier>,
     context: SessionContext,
+}
+
+impl Server {
+    /// Lets the build use the credentials of the registry of an image that the callback names: it is this program's.
+    /// What the daemon asks about is named by nobody here.
+    fn name(&self, identifier: &str) {
+        if let Some((scheme, reference)) = identifier.split_once("://")
+            && scheme.starts_with("docker-image")
+        {
+            self.context.name_registries(&BTreeSet::from([registry_of(reference)]));
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -37,11 +50,17 @@ impl PolicyVerifier for Server {
                 let deny_messages = reasons.into_iter().map(|message| pb::DenyMessage { message }).collect();
                 Answer::Decision(pb::DecisionResponse { deny_messages, ..decision(PolicyAction::Deny) })
             }
-            Ok(Verdict::Convert(update)) => Answer::Decision(pb::DecisionResponse {
-                update: Some(*update),
-                ..decision(PolicyAction::Convert)
-            }),
-            Ok(Verdict::Resolve(request)) => Answer::Request(*request),
+            Ok(Verdict::Convert(update)) => {
+                self.name(&update.identifier);
+                Answer::Decision(pb::DecisionResponse {
+                    update: Some(*update),
+                    ..decision(PolicyAction::Convert)
+                })
+            }
+            Ok(Verdict::Resolve(request)) => {
+                self.name(request.source.as_ref().map_or("", |source| &source.identifier));
+                Answer::Request(*request)
+            }
             Err(error) => {
                 let what = format!("the policy callback failed on source {:?}", check.identifier());
                 let status = Status::unknown(format!("{what}: {error}"));

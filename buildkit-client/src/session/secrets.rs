@@ -281,7 +281,6 @@ impl StdError for SecretError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::RegistryScope;
     use tonic::Code;
 
     #[derive(Debug)]
@@ -300,7 +299,7 @@ mod tests {
     }
 
     async fn get(secrets: &Secrets, id: &str) -> Result<Vec<u8>, Status> {
-        let session = SessionContext::new("id".into(), RegistryScope::Any);
+        let session = SessionContext::new("id".into());
         let service = SecretsService { secrets: secrets.clone(), session };
         let request = GetSecretRequest { id: id.into(), ..GetSecretRequest::default() };
         service.get_secret(Request::new(request)).await.map(|response| response.into_inner().data.to_vec())

@@ -50,6 +50,20 @@ pub(crate) enum SessionEnd {
     Closed,
 }
 
+impl SessionEnd {
+    /// In words.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::ByDaemon(Some(status)) => {
+                format!("the daemon ended the session: {}", crate::error::shown(status.message()))
+            }
+            Self::ByDaemon(None) => "the daemon ended the session".to_owned(),
+            Self::Broken(error) => format!("the session broke: {}", crate::error::report(&**error)),
+            Self::Closed => "the session was closed".to_owned(),
+        }
+    }
+}
+
 /// Opens a session and serves it until it ends or `context` is closed. It announces itself, so it
 /// may be opened at the same time as the build is sent. Dropping the future ends the session and
 /// every call in it.
@@ -83,6 +97,7 @@ pub(crate) fn open(
             pending: Bytes::new(),
             outbound: PollSender::new(to_daemon),
             ended: None,
+            taken: context.taken().clone(),
         };
         serve(io, router, context).await
     })
@@ -173,6 +188,7 @@ struct Tunnel {
     pending: Bytes,
     outbound: PollSender<BytesMessage>,
     ended: Option<Status>,
+    taken: CancellationToken,
 }
 
 impl Tunnel {
@@ -205,7 +221,10 @@ impl AsyncRead for Tunnel {
             }
             match &mut self.inbound {
                 Inbound::Opening(opening) => match ready!(opening.poll_unpin(cx)) {
-                    Ok(stream) => self.inbound = Inbound::Open(Box::new(stream)),
+                    Ok(stream) => {
+                        self.taken.cancel();
+                        self.inbound = Inbound::Open(Box::new(stream));
+                    }
                     Err(status) => return Poll::Ready(Err(self.fail(status))),
                 },
                 Inbound::Open(stream) => match ready!(Pin::new(stream).poll_next(cx)) {

@@ -4,7 +4,6 @@ use super::{MAX_CHUNK, MAX_MESSAGE, Service, SessionContext};
 use buildkit_proto::upload::BytesMessage;
 use buildkit_proto::upload::upload_server::{Upload as UploadRpc, UploadServer};
 use bytes::Bytes;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -69,14 +68,12 @@ pub(crate) fn url(id: &str) -> String {
 }
 
 /// The service. Each stream is served once.
-pub(crate) fn service(uploads: BTreeMap<String, Upload>, context: SessionContext) -> Service {
-    let server = Server { uploads: Mutex::new(uploads), context };
-    Service::new(UploadServer::new(server).max_decoding_message_size(MAX_MESSAGE), &["Pull"])
+pub(crate) fn service(context: SessionContext) -> Service {
+    Service::new(UploadServer::new(Server { context }).max_decoding_message_size(MAX_MESSAGE), &["Pull"])
 }
 
 #[derive(Debug)]
 struct Server {
-    uploads: Mutex<BTreeMap<String, Upload>>,
     context: SessionContext,
 }
 
@@ -90,7 +87,7 @@ impl UploadRpc for Server {
     ) -> Result<Response<Self::PullStream>, Status> {
         let path = request.metadata().get("urlpath").and_then(|path| path.to_str().ok()).unwrap_or_default();
         let id = path.rsplit('/').next().unwrap_or_default().to_owned();
-        let upload = self.uploads.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let upload = self.context.take_upload(&id);
         let Some(mut reader) = upload.and_then(|upload| upload.open()) else {
             self.context.suspicious(format!("upload {id:?}"));
             return Err(Status::not_found(format!("no http response from session for {id}")));

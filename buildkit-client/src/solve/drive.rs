@@ -5,15 +5,14 @@ use super::{Plan, Solved, features, stores};
 use crate::client::{Client, boxed, broke_off, control};
 use crate::connect::{Channel, Link, is_transport};
 use crate::error::{Error, LocalError, RequestError, SolveError, SolveErrorKind, Unsupported};
-use crate::export::Export;
+use crate::export::{Export, Target};
 use crate::output::Outputs;
 use crate::progress::Reporter;
-use crate::request::{Prepared, new_id};
+use crate::request::{Prepared, Request, new_id};
 use crate::session::filesync::Locals;
-use crate::session::secrets::Secrets;
-use crate::session::ssh::Ssh;
+use crate::session::member::{Member, Offer};
 use crate::session::upload::Upload;
-use crate::session::{self, SessionContext, SessionEnd};
+use crate::session::{self, Session, SessionContext, SessionEnd};
 use buildkit_proto::control::control_client::ControlClient;
 use buildkit_proto::control::{SolveResponse, StatusRequest};
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,30 +48,29 @@ pub(super) async fn run(
     result
 }
 
-/// Reads secrets and keys, so that one that is missing is found before anything is sent.
+/// Finds what is missing before anything is sent.
 async fn load(solve: &mut Plan) -> Result<(), RequestError> {
-    if !solve.secrets.is_empty() {
-        let secrets = Secrets::load(std::mem::take(&mut solve.secrets)).await;
-        let secrets =
-            secrets.map_err(|error| RequestError::Attachment { what: "secret", source: error.into() })?;
-        solve.attached.push(Arc::new(secrets));
+    if let Some(session) = &solve.session {
+        session.check(&solve.client, &solve.attached, solve.request.shared_key.is_some())?;
     }
-    if !solve.ssh.is_empty() {
-        let ssh = Ssh::load(std::mem::take(&mut solve.ssh)).await;
-        let ssh =
-            ssh.map_err(|error| RequestError::Attachment { what: "ssh agent", source: error.into() })?;
-        solve.attached.push(Arc::new(ssh));
-    }
-    Ok(())
+    solve.attached.load().await
+}
+
+/// Whether a second run would do all that the first one did.
+fn is_repeatable(solve: &Plan) -> bool {
+    let Request { exports, uploads, .. } = &solve.request;
+    // On a shared session, what was given up may still ask for what the next one has.
+    let alone = || uploads.is_empty() && exports.iter().all(|export| matches!(export.target, Target::None));
+    solve.request.reference.is_none()
+        && exports.iter().any(Export::pushes)
+        && exports.iter().all(Export::is_repeatable)
+        && uploads.values().all(Upload::is_repeatable)
+        && solve.chooser.is_none()
+        && (solve.session.is_none() || alone())
 }
 
 async fn attempts(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken) -> Result<Solved, Error> {
-    let exports = &solve.request.exports;
-    let repeatable = solve.request.reference.is_none()
-        && exports.iter().any(Export::pushes)
-        && exports.iter().all(Export::is_repeatable)
-        && solve.request.uploads.values().all(Upload::is_repeatable)
-        && solve.chooser.is_none();
+    let repeatable = is_repeatable(solve);
     let mut delays = solve.retry.delays();
     let mut attempts = 1;
     loop {
@@ -102,17 +100,18 @@ async fn attempt(
 ) -> Result<Solved, Error> {
     let started = Instant::now();
     let client = &solve.client;
-    let session_id = new_id();
-    let layouts = stores::open(&solve.request).await?;
-    let prepared = solve.request.prepare(&reference, &session_id, &layouts.cache_from)?;
+    let shared = solve.session.as_ref();
+    let context = shared.map_or_else(|| SessionContext::new(new_id()), |session| session.context().clone());
+    let layouts = stores::open(&solve.request, shared.map_or(&BTreeMap::new(), Session::oci_layouts)).await?;
+    let prepared = solve.request.prepare(&reference, &context, &layouts.cache_from)?;
     let outputs = Outputs::open(&solve.request.exports).await?;
     let _abandoned = outputs.abandoned_on_drop();
     let Prepared { mut message, shared_key, locals, registries } = prepared;
     let locals = Locals::open(locals).await?;
     message.frontend_attrs.extend(layouts.options.clone());
     message.enable_session_exporter = solve.chooser.is_some();
-    if solve.verifier.is_some() {
-        message.source_policy_session.clone_from(&session_id);
+    if solve.attached.verifier.is_some() || shared.is_some_and(Session::verifies) {
+        context.id().clone_into(&mut message.source_policy_session);
     }
     tokio::select! {
         biased;
@@ -120,68 +119,58 @@ async fn attempt(
         checked = features::check(client, &message, solve.request.compatibility_version > 0) => checked?,
     }
 
-    let context = SessionContext::new(session_id, registries);
+    let _closing = shared.is_none().then(|| context.closed().clone().drop_guard());
+    let build = context.join(Offer {
+        locals,
+        stores: layouts.stores.clone(),
+        uploads: solve.request.uploads.clone(),
+        outputs: outputs.clone(),
+        chooser: solve.chooser.clone().map(|chooser| (chooser, message.exporters.len())),
+        scope: registries,
+        progress: Some(reporter.clone()),
+    })?;
     if solve.request.registries.is_none()
-        && let Some((dir, path)) = solve.request.start_file()
+        && let Some((tree, path)) = solve.request.start_file(&context)
     {
         let mut hosts = BTreeSet::new();
-        session::hosts_in(&locals.text(dir, path, MAX_DOCKERFILE).await, &mut hosts);
-        context.name_registries(hosts);
+        session::hosts_in(&session::filesync::text(tree, path, MAX_DOCKERFILE).await, &mut hosts);
+        build.name_registries(hosts);
     }
-    context.show_on(reporter.clone());
-    let _closing = context.closed().clone().drop_guard();
-    let mut services = Vec::new();
-    if !locals.is_empty() {
-        services.push(session::filesync::service(locals, solve.send.clone(), context.clone()));
-    }
-    for attached in &solve.attached {
-        services.extend(attached.services(&context));
-    }
-    if !layouts.stores.is_empty() {
-        services.push(session::content::service(layouts.stores.clone(), context.clone()));
-    }
-    if !solve.request.uploads.is_empty() {
-        services.push(session::upload::service(solve.request.uploads.clone(), context.clone()));
-    }
-    if !outputs.is_empty() || solve.chooser.is_some() {
-        services.push(session::exporter::service(outputs.clone(), context.clone()));
-    }
-    if let Some(chooser) = &solve.chooser {
-        let (chooser, first) = (Arc::clone(chooser), message.exporters.len());
-        services.push(session::exporters::service(chooser, outputs.clone(), first, context.clone()));
-    }
-    if let Some(verifier) = &solve.verifier {
-        services.push(session::policy::service(Arc::clone(verifier), context.clone()));
-    }
-    if client.is_exposed() && !solve.attached.is_empty() {
+    if client.is_exposed() && (solve.attached.is_secret() || shared.is_some_and(Session::is_secret)) {
         let endpoint = client.endpoint();
         tracing::warn!(endpoint, "secrets and credentials are offered without encryption");
-        context.note(format!(
-            "[security] {endpoint} is not encrypted: what this build offers can be read on the way"
-        ));
+        let what = "is not encrypted: what this build offers can be read on the way";
+        reporter.step(format!("[security] {endpoint} {what}")).done();
     }
     for missing in &layouts.missing {
-        context.note(missing.clone());
+        reporter.step(missing.clone()).done();
     }
 
     let link = tokio::select! {
         biased;
         () = cancel.cancelled() => return Err(Error::Canceled),
-        link = client.dial(true) => link?,
+        // A daemon takes PINGs amiss where there is no session.
+        link = client.dial(shared.is_none()) => link?,
     };
     let channel = match solve.trace.clone() {
         Some(trace) => link.channel().with_headers(move |headers| trace.inject(headers)),
         None => link.channel(),
     };
-    let session = session::open(channel.clone(), &shared_key, services, context.clone())?;
+    let carrier = if let Some(session) = shared {
+        Carrier::Shared(session)
+    } else {
+        let services = solve.attached.services(&context, Some(&build));
+        Carrier::Own(Task::spawn(session::open(channel.clone(), &shared_key, services, context.clone())?))
+    };
     let mut running = Running {
         client,
         link: &link,
         reference: &reference,
         started,
         context: &context,
+        build: &build,
         reporter,
-        session: Task::spawn(session),
+        carrier,
         status: Task::spawn(follow(channel.clone(), reference.clone(), reporter.clone())),
     };
     tracing::debug!(reference, session = context.id(), "build sent");
@@ -191,7 +180,8 @@ async fn attempt(
     };
     let mut function = function.map(|function| {
         let options = message.frontend_attrs.clone();
-        Task::spawn(function.drive(channel.clone(), reference.clone(), context.clone(), options))
+        let (id, build) = (context.id().to_owned(), Arc::clone(build.member()));
+        Task::spawn(function.drive(channel.clone(), reference.clone(), id, build, options))
     });
     let answer = async {
         let mut call = control(channel);
@@ -222,12 +212,12 @@ async fn attempt(
             match finish(solve, &outputs, &layouts, &response).await {
                 Ok(()) => Ok(response),
                 // Why nothing has arrived is known on this side, where it failed here.
-                Err(error) => Err(context.take_failures().into_iter().next().map_or(error, Error::from)),
+                Err(error) => Err(build.take_failures().into_iter().next().map_or(error, Error::from)),
             }
         }
         Err(error) => Err(error),
     };
-    let (refused_count, refused) = context.suspicions();
+    let (refused_count, refused) = build.suspicions();
     if refused_count > 0 {
         tracing::warn!(refused_count, "the daemon asked for things that the build did not offer");
     }
@@ -291,9 +281,30 @@ struct Running<'a> {
     reference: &'a str,
     started: Instant,
     context: &'a SessionContext,
+    build: &'a Member,
     reporter: &'a Reporter,
-    session: Task<SessionEnd>,
+    carrier: Carrier<'a>,
     status: Task<()>,
+}
+
+/// The session of a build.
+enum Carrier<'a> {
+    /// On the build's own link.
+    Own(Task<SessionEnd>),
+    /// On a link of its own.
+    Shared(&'a Session),
+}
+
+impl Carrier<'_> {
+    /// Waits until it is over, and says why.
+    async fn ended(&mut self) -> String {
+        match self {
+            Self::Own(task) => (&mut task.0).await.unwrap_or(SessionEnd::Closed).reason(),
+            Self::Shared(session) => {
+                format!("the session that it shares is over: {}", session.ended().await)
+            }
+        }
+    }
 }
 
 impl Running<'_> {
@@ -308,13 +319,18 @@ impl Running<'_> {
         let mut hello = std::pin::pin!(self.client.introduce(self.link));
         let mut greeted = false;
         let mut unheard = Box::pin(self.client.unheard(self.link));
+        // A shared session sees to its health itself.
+        let own = matches!(self.carrier, Carrier::Own(_));
         let mut session_ended: Option<String> = None;
         let mut session_deadline = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         loop {
             tokio::select! {
                 biased;
                 answer = &mut answer => return match answer {
-                    Ok(response) => Ok(response.into_inner()),
+                    Ok(response) => {
+                        self.build.answered();
+                        Ok(response.into_inner())
+                    }
                     Err(status) => {
                         // An error may be about what the daemon lacks: then who it is matters.
                         if !greeted && !is_transport(&status) {
@@ -347,18 +363,12 @@ impl Running<'_> {
                     };
                     return Err(self.lost(reason, None));
                 }
-                () = self.context.health_lost(liveness.health_silence()) => {
+                () = self.context.health_lost(liveness.health_silence()), if own => {
                     let limit = liveness.health_silence().as_secs_f32();
                     return Err(self.lost(format!("no health check of the session for {limit} s"), None));
                 }
-                end = &mut self.session.0, if session_ended.is_none() => {
+                reason = self.carrier.ended(), if session_ended.is_none() => {
                     session_deadline.set(tokio::time::sleep(WITHOUT_SESSION));
-                    let reason = match end {
-                        Ok(SessionEnd::ByDaemon(Some(status))) => format!("the daemon ended the session: {}", crate::error::shown(status.message())),
-                        Ok(SessionEnd::ByDaemon(None)) => "the daemon ended the session".to_owned(),
-                        Ok(SessionEnd::Broken(error)) => format!("the session broke: {}", crate::error::report(&*error)),
-                        Ok(SessionEnd::Closed) | Err(_) => "the session was closed".to_owned(),
-                    };
                     tracing::debug!(reason, "session ended before the build");
                     session_ended = Some(reason);
                 }
@@ -371,10 +381,15 @@ impl Running<'_> {
 
     /// Ends session and progress, in bounded time.
     async fn close(&mut self) {
-        self.context.closed().cancel();
         let drain = self.client.liveness().drain;
-        let (session, status) = (&mut self.session, &mut self.status);
-        tokio::join!(session.end(drain), status.end(drain));
+        let status = self.status.end(drain);
+        match &mut self.carrier {
+            Carrier::Own(session) => {
+                self.context.closed().cancel();
+                tokio::join!(session.end(drain), status);
+            }
+            Carrier::Shared(_) => status.await,
+        }
     }
 
     fn lost(&self, reason: String, source: Option<crate::error::BoxError>) -> Error {
@@ -391,9 +406,12 @@ impl Running<'_> {
         self.local_cause(error)
     }
 
-    /// A failure on this side explains whatever came of it.
+    /// A failure on this side explains whatever came of it; on a shared session it may be that of another build.
     fn local_cause(&self, error: Error) -> Error {
-        match self.context.take_failures().into_iter().next() {
+        if matches!(self.carrier, Carrier::Shared(_)) {
+            return error;
+        }
+        match self.build.take_failures().into_iter().next() {
             Some(local) => local.into(),
             None => error,
         }
@@ -412,6 +430,7 @@ impl Running<'_> {
             };
             return self.lost(reason, source);
         }
+        self.build.answered();
         // The last words of the failed step are still on their way.
         self.status.end(self.client.liveness().drain).await;
         let error = SolveError::new(self.reference, self.started.elapsed(), &status);
@@ -420,19 +439,21 @@ impl Running<'_> {
             vertex.as_deref().and_then(|vertex| self.reporter.vertex_name(vertex)),
             vertex.as_deref().map(|vertex| self.reporter.last_logs(vertex)).unwrap_or_default(),
         );
-        let error = match (error.kind(), self.context.refused_registries()) {
+        let error = match (error.kind(), self.build.refused_registries()) {
             (SolveErrorKind::Auth | SolveErrorKind::Registry | SolveErrorKind::Push, hosts) => {
                 error.with_others(hosts.iter().map(|host| not_shared(host)).collect())
             }
             _ => error,
         };
-        let mut failures = self.context.take_failures().into_iter();
+        let shared = matches!(self.carrier, Carrier::Shared(_));
+        let failures = self.build.take_failures().into_iter();
+        let mut failures = failures.filter(|failure| !shared || failure.explains(&error));
         if let Some(first) = failures.next() {
-            let others = failures.map(|other| crate::error::report(&other)).collect();
+            let others: Vec<_> = failures.map(|other| crate::error::report(&other)).collect();
             return first.followed_by(Some(error.with_others(others))).into();
         }
         if error.message().contains("invalid UTF-8")
-            && let Some((dir, path)) = self.context.not_utf8()
+            && let Some((dir, path)) = self.build.not_utf8()
         {
             let reason = format!("this daemon does not take the file name \"{path}\", which is not UTF-8");
             let local = LocalError::new(format!("cannot send local directory {dir:?}"), reason);

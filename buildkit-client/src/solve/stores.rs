@@ -6,18 +6,17 @@ use crate::error::{LocalError, RequestError};
 use crate::export::Target;
 use crate::output::check_dir;
 use crate::request::Request;
+use crate::session;
 use crate::session::content::{Store, Stores};
+use crate::session::member::EXPORT_STORE;
 use crate::solve::Descriptor;
 use base64::Engine as _;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::io::AsyncReadExt as _;
 
-/// Id under which a daemon fills the store of an exporter; there is one.
-const EXPORT: &str = "export";
 /// Larger manifests are not looked into.
 const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
 
@@ -34,7 +33,12 @@ pub(super) struct Opened {
 }
 
 /// Checks the directories and looks up what is in them.
-pub(super) async fn open(request: &Request) -> Result<Opened, RequestError> {
+///
+/// `layouts` are those of a shared session, which options of the frontend may name as well.
+pub(super) async fn open(
+    request: &Request,
+    layouts: &BTreeMap<String, OciStore>,
+) -> Result<Opened, RequestError> {
     let mut stores = BTreeMap::new();
     let mut opened = Opened {
         stores: Stores::default(),
@@ -44,20 +48,10 @@ pub(super) async fn open(request: &Request) -> Result<Opened, RequestError> {
         started: SystemTime::now(),
     };
     for (id, store) in &request.oci_layouts {
-        let name = format!("OCI layout {id:?}");
-        if let OciStore::Dir(dir) = store {
-            let source = match tokio::fs::metadata(dir).await {
-                Ok(found) if found.is_dir() => None,
-                Ok(_) => Some(io::ErrorKind::NotADirectory.into()),
-                Err(error) => Some(error),
-            };
-            if let Some(source) = source {
-                return Err(RequestError::Path { role: name, path: dir.clone(), source });
-            }
-        }
-        stores.insert(format!("oci:{id}"), Store::read_only(name, content(store)));
+        let (id, store) = session::content::layout(id, store).await?;
+        stores.insert(id, store);
     }
-    opened.options = named_images(request).await?;
+    opened.options = named_images(request, layouts).await?;
     for cache in &request.cache_from {
         let mut cache = cache.clone();
         if let Some(dir) = cache.0.dir.clone() {
@@ -73,7 +67,7 @@ pub(super) async fn open(request: &Request) -> Result<Opened, RequestError> {
             };
             let name = format!("cache {}", dir.display());
             let id = cache_id(&cache.0.attrs, "src");
-            stores.insert(id, Store::read_only(name, Arc::new(layout)));
+            stores.insert(id, Store::read_only(name, OciStore::Dir(dir)));
         }
         opened.cache_from.push(cache);
     }
@@ -81,7 +75,7 @@ pub(super) async fn open(request: &Request) -> Result<Opened, RequestError> {
         if let Some(dir) = &cache.0.dir {
             writable(dir.clone(), "local cache").await?;
             let name = format!("cache {}", dir.display());
-            let store = Store::writable(name, Arc::new(OciLayout::new(dir)));
+            let store = Store::writable(name, OciStore::Dir(dir.clone()));
             stores.insert(cache_id(&cache.0.attrs, "dest"), store);
         }
     }
@@ -90,18 +84,11 @@ pub(super) async fn open(request: &Request) -> Result<Opened, RequestError> {
             if let OciStore::Dir(dir) = store {
                 writable(dir.clone(), "output of the exporter").await?;
             }
-            stores.insert(EXPORT.into(), Store::writable(name_of(store), content(store)));
+            stores.insert(EXPORT_STORE.into(), Store::writable(name_of(store), store.clone()));
         }
     }
     opened.stores = Stores::new(stores);
     Ok(opened)
-}
-
-fn content(store: &OciStore) -> Arc<dyn ContentStore> {
-    match store {
-        OciStore::Dir(dir) => Arc::new(OciLayout::new(dir)),
-        OciStore::Store(store) => Arc::clone(store),
-    }
 }
 
 fn name_of(store: &OciStore) -> String {
@@ -142,7 +129,10 @@ async fn find_cache(layout: &OciLayout, cache: &CacheImport) -> Result<String, S
 }
 
 /// Adds the digest to named contexts that are given by the tag of an image in a layout.
-async fn named_images(request: &Request) -> Result<BTreeMap<String, String>, RequestError> {
+async fn named_images(
+    request: &Request,
+    layouts: &BTreeMap<String, OciStore>,
+) -> Result<BTreeMap<String, String>, RequestError> {
     use crate::request::Input;
     let (Input::Frontend(frontend) | Input::Gateway(frontend)) = &request.input else {
         return Ok(BTreeMap::new());
@@ -160,7 +150,8 @@ async fn named_images(request: &Request) -> Result<BTreeMap<String, String>, Req
             Some((id, tag)) => (id, Some(tag)),
             None => (reference, None),
         };
-        let Some(OciStore::Dir(dir)) = request.oci_layouts.get(id) else { continue };
+        let found = request.oci_layouts.get(id).or_else(|| layouts.get(id));
+        let Some(OciStore::Dir(dir)) = found else { continue };
         let failed =
             |source| RequestError::Path { role: format!("{key}={value}"), path: dir.clone(), source };
         let found = if let Some(tag) = tag {
@@ -213,7 +204,7 @@ impl Opened {
                 let json = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
                 serde_json::from_slice(&json).ok()
             });
-            let Some(image) = self.root(EXPORT, told).await else {
+            let Some(image) = self.root(EXPORT_STORE, told).await else {
                 let what =
                     format!("cannot write export {number} ({}) to the {}", export.kind, name_of(store));
                 return Err(LocalError::new(what, "the daemon reported success but never sent its data"));

@@ -1,16 +1,23 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::*;
 use crate::progress;
+use crate::progress::Reporter;
 use crate::session::RegistryScope;
+use crate::session::member::{Joined, Offer};
 
-fn service(auth: Auth, hosts: &[&str]) -> (AuthService, SessionContext) {
-    let hosts: BTreeSet<_> = hosts.iter().map(|&host| host.to_owned()).collect();
-    let session = SessionContext::new("id".into(), RegistryScope::Hosts(hosts));
+fn service(auth: Auth, hosts: &[&str]) -> (AuthService, Joined) {
+    shown_service(auth, hosts, None)
+}
+
+fn shown_service(auth: Auth, hosts: &[&str], progress: Option<Reporter>) -> (AuthService, Joined) {
+    let session = SessionContext::new("id".into());
+    let scope = RegistryScope::hosts(hosts);
+    let build = session.join(Offer { scope, progress, ..Offer::default() }).unwrap();
     let seeds = Seeds::new(None);
-    (AuthService { auth, session: session.clone(), seeds, hosts: Arc::default() }, session)
+    (AuthService { auth, session, seeds, hosts: Arc::default() }, build)
 }
 
 fn ann(host: &str) -> Auth {
@@ -25,10 +32,9 @@ async fn ask(service: &AuthService, host: &str) -> Result<CredentialsResponse, S
 
 #[tokio::test]
 async fn f43_r11_credentials_are_for_registries_of_this_build_only() {
-    let (service, session) = service(ann("gcr.io"), &["gcr.io"]);
     let (progress, mut events) = progress::channel();
     let reporter = progress.start();
-    session.show_on(reporter.clone());
+    let (service, session) = shown_service(ann("gcr.io"), &["gcr.io"], Some(reporter.clone()));
     let found = ask(&service, "gcr.io").await.unwrap();
     assert_eq!((found.username.as_str(), found.secret.as_str()), ("ann", "canary"));
     ask(&service, "gcr.io").await.unwrap();
@@ -51,7 +57,7 @@ async fn f43_r11_credentials_are_for_registries_of_this_build_only() {
 
 #[tokio::test]
 async fn credentials_of_the_same_host_but_other_names_are_found() {
-    let (service, _) = service(ann("docker.io"), &["docker.io"]);
+    let (service, _build) = service(ann("docker.io"), &["docker.io"]);
     for name in ["docker.io", "registry-1.docker.io", "index.docker.io"] {
         assert_eq!(ask(&service, name).await.unwrap().username, "ann", "{name}");
     }
@@ -71,7 +77,7 @@ impl CredentialProvider for Counting {
 
 #[tokio::test(start_paused = true)]
 async fn credentials_are_kept_until_they_expire() {
-    let (service, _) = service(Auth::new(Counting::default()), &["short", "long"]);
+    let (service, _build) = service(Auth::new(Counting::default()), &["short", "long"]);
     assert_eq!(ask(&service, "short").await.unwrap().username, "u0");
     assert_eq!(ask(&service, "long").await.unwrap().username, "u1");
     tokio::time::advance(Duration::from_secs(59)).await;
@@ -89,7 +95,7 @@ async fn the_next_provider_is_asked_when_one_has_none() {
     let auth = ann("a").or(BTreeMap::from([("b".to_owned(), Credentials::password("bob", "p"))]));
     let explained = auth.explain(&CredentialRequest::new("b")).await;
     assert!(explained.answered.is_some() && explained.tried.len() == 1, "{explained}");
-    let (service, _) = service(auth, &["a", "b"]);
+    let (service, _build) = service(auth, &["a", "b"]);
     assert_eq!(ask(&service, "a").await.unwrap().username, "ann");
     assert_eq!(ask(&service, "b").await.unwrap().username, "bob");
 }
@@ -122,7 +128,7 @@ async fn f42_a_foreign_realm_is_refused_with_a_reason() {
 #[tokio::test]
 async fn a_registry_token_is_given_as_it_is() {
     let auth = Auth::new(BTreeMap::from([("r".to_owned(), Credentials::registry_token("RT"))]));
-    let (service, _) = service(auth, &["r"]);
+    let (service, _build) = service(auth, &["r"]);
     let found = service.fetch_token(token("r", "https://evil.example/")).await.unwrap().into_inner();
     assert_eq!((found.token.as_str(), found.expires_in, found.issued_at), ("RT", 60, 0));
     assert_eq!(ask(&service, "r").await.unwrap().secret, "", "it is no password");
@@ -130,7 +136,7 @@ async fn a_registry_token_is_given_as_it_is() {
 
 #[tokio::test]
 async fn sessions_with_and_without_a_secret_have_different_keys() {
-    let (service, _) = service(ann("a"), &["a", "b"]);
+    let (service, _build) = service(ann("a"), &["a", "b"]);
     let key = async |host: &str| {
         let request = Request::new(GetTokenAuthorityRequest { host: host.into(), salt: vec![7; 32].into() });
         service.get_token_authority(request).await.unwrap().into_inner().public_key
@@ -153,7 +159,7 @@ async fn sessions_with_and_without_a_secret_have_different_keys() {
 
 #[tokio::test]
 async fn tokens_may_be_left_to_the_daemon() {
-    let (service, _) = service(ann("a").daemon_fetches_tokens(true), &["a"]);
+    let (service, _build) = service(ann("a").daemon_fetches_tokens(true), &["a"]);
     let request = Request::new(GetTokenAuthorityRequest { host: "a".into(), salt: vec![0; 32].into() });
     let status = service.get_token_authority(request).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unavailable, "client side tokens disabled"));
