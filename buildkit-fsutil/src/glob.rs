@@ -2,7 +2,8 @@
 //!
 //! A pattern is first rewritten as a regular expression, character by character and without regard to brackets, then
 //! that expression is read. The detour is what the reference does, and it shows: `[a*]` becomes `[a[^/]*]`, which is
-//! any run of `a`, `[`, `^` and `/`, then `]`.
+//! any run of `a`, `[`, `^` and `/`, then `]`. `|` and `{2}` reach the expression as they are, so there they are an
+//! alternative and a repetition.
 
 /// What a pattern needs in order to be matched.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub(crate) fn shape(pattern: &str) -> Shape {
                 expression.push_str("[^/]");
                 wild = true;
             }
-            '.' | '+' | '(' | ')' | '|' | '{' | '}' | '$' => {
+            '.' | '+' | '(' | ')' | '$' => {
                 expression.push('\\');
                 expression.push(c);
             }
@@ -79,8 +80,43 @@ pub(crate) fn shape(pattern: &str) -> Shape {
     shape
 }
 
+/// Whether the reference takes `pattern` into a list: it tries the pattern on the path `.`, and that goes through the
+/// parts between the `*` only as far as they match.
+pub(crate) fn is_accepted(pattern: &str) -> bool {
+    let mut tail = pattern;
+    for before in [".", ""] {
+        let (part, rest) = split_at_star(tail.trim_start_matches('*'));
+        if !is_well_formed(part) {
+            return false;
+        }
+        if !Glob::of_name(part).is_some_and(|glob| glob.matches(before.as_bytes())) {
+            break;
+        }
+        tail = rest;
+    }
+    true
+}
+
+/// Splits before the first `*` that is a wildcard.
+fn split_at_star(pattern: &str) -> (&str, &str) {
+    let mut in_brackets = false;
+    let mut chars = pattern.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' => {
+                chars.next();
+            }
+            '[' => in_brackets = true,
+            ']' => in_brackets = false,
+            '*' if !in_brackets => return pattern.split_at(at),
+            _ => {}
+        }
+    }
+    (pattern, "")
+}
+
 /// Whether brackets are closed and non-empty and no `\` ends the pattern.
-pub(crate) fn is_well_formed(pattern: &str) -> bool {
+fn is_well_formed(pattern: &str) -> bool {
     let mut chars = pattern.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
@@ -123,6 +159,9 @@ pub(crate) fn chars(bytes: &[u8]) -> impl Iterator<Item = char> {
     })
 }
 
+/// The most times an item may be repeated.
+const MAX_COUNT: u32 = 1000;
+
 /// A compiled expression: a row of states, entered from the left.
 #[derive(Debug, Clone)]
 pub(crate) struct Glob {
@@ -134,7 +173,16 @@ pub(crate) struct Glob {
 #[derive(Debug, Clone)]
 struct State {
     item: Item,
-    repeated: bool,
+    count: Count,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Count {
+    One,
+    /// Once or not at all.
+    Optional,
+    /// Any number of times.
+    Any,
 }
 
 #[derive(Debug, Clone)]
@@ -150,6 +198,10 @@ enum Item {
     DirsOpen,
     /// … and in here it must end with `/`.
     DirsBody,
+    /// An alternative begins; the one after it at this index.
+    Fork(usize),
+    /// An alternative has matched.
+    Match,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -180,16 +232,18 @@ enum Parents {
 }
 
 impl Glob {
-    /// Reads an expression made by [`shape`]; `None` when it is not one.
-    pub(crate) fn compile(expression: &str) -> Option<Self> {
-        let states = Parser { rest: expression, states: Vec::new() }.parse()?;
+    /// Reads an expression made by [`shape`]; `None` when it is not one. `copies` is how many states repetitions may
+    /// still make; what they take is taken off.
+    pub(crate) fn compile(expression: &str, copies: &mut usize) -> Option<Self> {
+        let states = Parser { rest: expression, states: Vec::new(), copies }.parse()?;
         let mut tail = Vec::new();
         let mut backwards = states.iter().rev();
-        if matches!(backwards.next(), Some(State { item: Item::End, .. })) {
+        let forks = matches!(states.first(), Some(State { item: Item::Fork(_), .. }));
+        if !forks && matches!(backwards.next(), Some(State { item: Item::End, .. })) {
             for state in backwards {
                 match state {
                     // An invalid byte of a path also counts as U+FFFD, so that one cannot be compared as text.
-                    State { item: Item::Char(c), repeated: false } if *c != char::REPLACEMENT_CHARACTER => {
+                    State { item: Item::Char(c), count: Count::One } if *c != char::REPLACEMENT_CHARACTER => {
                         tail.push(*c);
                     }
                     _ => break,
@@ -228,9 +282,9 @@ impl Glob {
                 }
                 other => Item::Char(other),
             };
-            states.push(State { item, repeated: c == '*' });
+            states.push(State { item, count: if c == '*' { Count::Any } else { Count::One } });
         }
-        states.push(State { item: Item::End, repeated: false });
+        states.push(State { item: Item::End, count: Count::One });
         Some(Self { states, tail: String::new() })
     }
 
@@ -304,10 +358,15 @@ impl Glob {
                         }
                         c != '\n'
                     }
-                    Item::Begin | Item::End | Item::WordEdge(_) | Item::DirsOpen => false,
+                    Item::Begin
+                    | Item::End
+                    | Item::WordEdge(_)
+                    | Item::DirsOpen
+                    | Item::Fork(_)
+                    | Item::Match => false,
                 };
                 if taken {
-                    let stays = state.repeated || matches!(state.item, Item::DirsBody);
+                    let stays = state.count == Count::Any || matches!(state.item, Item::DirsBody);
                     then.insert(if stays { at } else { at + 1 });
                 }
             }
@@ -339,9 +398,17 @@ impl Glob {
                     set.insert(at + 2);
                     true
                 }
-                Item::Char(_) | Item::Dot | Item::Class(_) | Item::DirsBody => state.repeated,
+                Item::Fork(next) => {
+                    set.insert(next);
+                    true
+                }
+                Item::Match => {
+                    set.insert(self.states.len());
+                    false
+                }
+                Item::Char(_) | Item::Dot | Item::Class(_) | Item::DirsBody => false,
             };
-            if open {
+            if open || state.count != Count::One {
                 set.insert(at + 1);
             }
         }
@@ -403,26 +470,55 @@ impl Set for Vec<u64> {
 struct Parser<'a> {
     rest: &'a str,
     states: Vec<State>,
+    copies: &'a mut usize,
 }
 
 impl Parser<'_> {
     fn parse(mut self) -> Option<Vec<State>> {
+        // Where the newest alternative begins, and the first state that belongs to it.
+        let mut fork = self.rest.contains('|').then(|| self.fork());
+        let mut start = self.states.len();
+        let mut last_was_count = false;
         while let Some(c) = self.bump() {
+            let after_count = std::mem::take(&mut last_was_count);
             let item = match c {
+                '{' => {
+                    let Some((low, high)) = self.counts() else {
+                        self.push(Item::Char('{'));
+                        continue;
+                    };
+                    if after_count || self.states.len() == start {
+                        return None;
+                    }
+                    self.repeat(low, high)?;
+                    last_was_count = true;
+                    continue;
+                }
+                '|' => {
+                    self.push(Item::Match);
+                    let next = self.fork();
+                    if let Some(State { item: Item::Fork(target), .. }) =
+                        fork.replace(next).and_then(|before| self.states.get_mut(before))
+                    {
+                        *target = next;
+                    }
+                    // Only the first alternative is held to the start of the path.
+                    self.anything();
+                    start = self.states.len();
+                    continue;
+                }
                 '^' => Item::Begin,
                 '$' => Item::End,
                 '.' => Item::Dot,
                 '(' => {
                     self.rest = self.rest.strip_prefix(".*/)?")?;
                     self.push(Item::DirsOpen);
+                    last_was_count = true;
                     Item::DirsBody
                 }
                 '*' => {
-                    let last = self.states.last_mut()?;
-                    if last.repeated || !matches!(last.item, Item::Dot | Item::Class(_)) {
-                        return None;
-                    }
-                    last.repeated = true;
+                    self.states.last_mut()?.count = Count::Any;
+                    last_was_count = true;
                     continue;
                 }
                 '[' => Item::Class(self.class()?),
@@ -430,7 +526,7 @@ impl Parser<'_> {
                     self.outer_escape()?;
                     continue;
                 }
-                ')' | '?' | '+' | '|' | '{' => return None,
+                ')' | '?' | '+' => return None,
                 other => Item::Char(other),
             };
             self.push(item);
@@ -439,7 +535,60 @@ impl Parser<'_> {
     }
 
     fn push(&mut self, item: Item) {
-        self.states.push(State { item, repeated: false });
+        self.states.push(State { item, count: Count::One });
+    }
+
+    /// Begins an alternative that is, so far, the last one.
+    fn fork(&mut self) -> usize {
+        let at = self.states.len();
+        self.push(Item::Fork(at + 1));
+        at
+    }
+
+    fn anything(&mut self) {
+        let item = Item::Class(Class { negated: true, ranges: Vec::new() });
+        self.states.push(State { item, count: Count::Any });
+    }
+
+    /// The numbers of `2}`, `2,}` or `2,3}`, the `{` being read already; `None`, and nothing read, when it is not one
+    /// of these. Without an upper number, there is no limit.
+    fn counts(&mut self) -> Option<(u32, Option<u32>)> {
+        let (inside, rest) = self.rest.split_once('}')?;
+        let (low, high) = inside
+            .split_once(',')
+            .map_or((inside, Some(inside)), |(low, high)| (low, (!high.is_empty()).then_some(high)));
+        let number = |text: &str| {
+            let plain =
+                text.bytes().all(|byte| byte.is_ascii_digit()) && !(text.len() > 1 && text.starts_with('0'));
+            // Too large for the type is too large in any case.
+            (plain && !text.is_empty()).then(|| text.parse().unwrap_or(u32::MAX))
+        };
+        let counts = (number(low)?, high.map(number).map_or(Some(None), |high| high.map(Some))?);
+        self.rest = rest;
+        Some(counts)
+    }
+
+    /// Repeats the last state. `None` when it cannot be repeated so often.
+    fn repeat(&mut self, low: u32, high: Option<u32>) -> Option<()> {
+        let most = high.unwrap_or(low);
+        if low > MAX_COUNT || most > MAX_COUNT || most < low {
+            return None;
+        }
+        *self.copies = self.copies.checked_sub(usize::try_from(most).ok()?)?;
+        let State { item, .. } = self.states.pop()?;
+        if low == 0 && self.states.iter().all(|before| matches!(before.item, Item::Fork(_))) {
+            // It was the anchor put before every pattern: a path may as well start before what follows.
+            self.anything();
+            return Some(());
+        }
+        for index in 0..most {
+            let count = if index < low { Count::One } else { Count::Optional };
+            self.states.push(State { item: item.clone(), count });
+        }
+        if high.is_none() {
+            self.states.push(State { item, count: Count::Any });
+        }
+        Some(())
     }
 
     fn bump(&mut self) -> Option<char> {

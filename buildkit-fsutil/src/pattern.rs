@@ -9,13 +9,23 @@
 //! | `\c` | the character `c` itself |
 //! | leading `!` | what matches is taken back from the patterns before it |
 //!
+//! | `a{2}`, `a{2,}`, `a{2,3}` | so many `a`; only beside one of the above, as is the next |
+//! | `x\|y` | anything that starts with what is before the bar or ends with what is behind it |
+//!
 //! A pattern that matches a directory holds for everything below it. Later patterns override earlier ones.
 //! The time to match is bounded by pattern length × path length whatever the pattern says.
+//!
+//! A malformed pattern is refused by [`PatternMatcher::new`] when its fault stands in front, that is, before the first
+//! `*` which a path named `.` does not reach; behind it (`a*/[`) the fault is only reported when the pattern is tried
+//! on a path. So does the reference, and where nothing comes to be tried, such a list does its work.
 
 use std::fmt;
 
 use crate::glob::Glob;
 use crate::path::clean;
+
+/// How many states the repetitions of one list may make together.
+const MAX_COPIES: usize = 1 << 16;
 
 /// An ordered list of patterns, ready to be asked about paths.
 ///
@@ -23,9 +33,9 @@ use crate::path::clean;
 /// use buildkit_fsutil::pattern::PatternMatcher;
 ///
 /// let ignored = PatternMatcher::new(["target", "**/*.log", "!keep.log"])?;
-/// assert!(ignored.matches_or_parent_matches("target/debug/app"));
-/// assert!(ignored.matches_or_parent_matches("a/b.log"));
-/// assert!(!ignored.matches_or_parent_matches("keep.log"));
+/// assert!(ignored.matches_or_parent_matches("target/debug/app")?);
+/// assert!(ignored.matches_or_parent_matches("a/b.log")?);
+/// assert!(!ignored.matches_or_parent_matches("keep.log")?);
 /// # Ok::<(), buildkit_fsutil::pattern::PatternError>(())
 /// ```
 #[derive(Debug, Clone, Default)]
@@ -42,19 +52,20 @@ impl PatternMatcher {
     /// [`read_ignore`] takes it off.
     ///
     /// # Errors
-    /// [`PatternError`] for a `!` that stands alone and for a pattern that cannot be read.
+    /// [`PatternError`] for a `!` that stands alone and for a pattern whose front cannot be read.
     pub fn new<I>(patterns: I) -> Result<Self, PatternError>
     where
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
         let mut matcher = Self::default();
+        let mut copies = MAX_COPIES;
         for raw in patterns {
             let trimmed = raw.as_ref().trim();
             if trimmed.is_empty() {
                 continue;
             }
-            let pattern = Pattern::parse(&clean(trimmed))?;
+            let pattern = Pattern::parse(&clean(trimmed), &mut copies)?;
             matcher.exclusions |= pattern.exclusion;
             matcher.patterns.push(pattern);
         }
@@ -62,7 +73,10 @@ impl PatternMatcher {
     }
 
     /// Whether `path`, or a directory above it, is matched. `path` is relative, clean and separated by `/`.
-    pub fn matches_or_parent_matches(&self, path: impl AsRef<[u8]>) -> bool {
+    ///
+    /// # Errors
+    /// [`PatternError::Syntax`] when a malformed pattern comes to be tried.
+    pub fn matches_or_parent_matches(&self, path: impl AsRef<[u8]>) -> Result<bool, PatternError> {
         self.matches_using_parent(path.as_ref(), None, None)
     }
 
@@ -73,12 +87,15 @@ impl PatternMatcher {
     /// A pattern that a parent's verdict made irrelevant is not recorded, so a `!` pattern that names a directory
     /// which was not matched itself does not take back what later matches below it (the reference behaves so, and
     /// only so do both sides select the same files).
+    ///
+    /// # Errors
+    /// [`PatternError::Syntax`] when a malformed pattern comes to be tried.
     pub fn matches_using_parent(
         &self,
         path: &[u8],
         parent: Option<&MatchInfo>,
         mut record: Option<&mut MatchInfo>,
-    ) -> bool {
+    ) -> Result<bool, PatternError> {
         if let Some(info) = record.as_deref_mut() {
             info.matched.clear();
             info.matched.resize(self.patterns.len(), false);
@@ -89,6 +106,9 @@ impl PatternMatcher {
             if !inherited {
                 if pattern.exclusion != verdict {
                     continue;
+                }
+                if matches!(pattern.kind, Kind::Malformed) {
+                    return Err(PatternError::Syntax { pattern: pattern.text.clone() });
                 }
                 let matched = match parent {
                     Some(_) => pattern.matches(path),
@@ -103,7 +123,7 @@ impl PatternMatcher {
             }
             verdict = !pattern.exclusion;
         }
-        verdict
+        Ok(verdict)
     }
 
     /// Whether a pattern may match something strictly below the directory `dir`; `exclusion` chooses between the
@@ -151,25 +171,26 @@ enum Kind {
     /// `**`, then plain text: any path that ends with the text.
     Suffix,
     Glob(Glob),
+    /// Cannot be tried on anything.
+    Malformed,
 }
 
 impl Pattern {
-    fn parse(cleaned: &str) -> Result<Self, PatternError> {
+    fn parse(cleaned: &str, copies: &mut usize) -> Result<Self, PatternError> {
         let (text, exclusion) = match cleaned.strip_prefix('!') {
             Some("") => return Err(PatternError::LoneExclusion),
             Some(rest) => (rest, true),
             None => (cleaned, false),
         };
-        let syntax = || PatternError::Syntax { pattern: text.to_owned() };
-        if !crate::glob::is_well_formed(text) {
-            return Err(syntax());
+        if !crate::glob::is_accepted(text) {
+            return Err(PatternError::Syntax { pattern: text.to_owned() });
         }
         let kind = match crate::glob::shape(text) {
             crate::glob::Shape::Exact => Kind::Exact,
             crate::glob::Shape::Prefix => Kind::Prefix,
             crate::glob::Shape::Suffix => Kind::Suffix,
             crate::glob::Shape::Expression(expression) => {
-                Kind::Glob(Glob::compile(&expression).ok_or_else(syntax)?)
+                Glob::compile(&expression, copies).map_or(Kind::Malformed, Kind::Glob)
             }
         };
         Ok(Self { text: text.to_owned(), exclusion, kind })
@@ -204,6 +225,7 @@ impl Pattern {
                 path.ends_with(suffix) || suffix.strip_prefix(b"/").is_some_and(|name| path == name)
             }
             Kind::Glob(glob) => glob.matches(path),
+            Kind::Malformed => false,
         }
     }
 
@@ -214,7 +236,7 @@ impl Pattern {
             // What begins with a matching parent begins as it does.
             Kind::Prefix => self.matches(path),
             Kind::Glob(glob) => glob.matches_or_parent_matches(path),
-            Kind::Exact | Kind::Suffix => {
+            Kind::Exact | Kind::Suffix | Kind::Malformed => {
                 let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
                 let mut parents = slashes.filter_map(|at| path.get(..at));
                 self.matches(path) || parents.any(|parent| self.matches(parent))
@@ -230,7 +252,8 @@ impl Pattern {
                 let prefix = self.prefix();
                 dir.starts_with(prefix) || prefix.strip_suffix(b"/") == Some(dir) || below(prefix)
             }
-            Kind::Suffix => true,
+            // What is below shows whether a malformed pattern does harm.
+            Kind::Suffix | Kind::Malformed => true,
             Kind::Glob(glob) => glob.may_match_below(dir),
         }
     }

@@ -6,7 +6,7 @@ use std::io;
 
 use crate::filter::{Decision, Filter};
 use crate::path::{self, Printable};
-use crate::pattern::MatchInfo;
+use crate::pattern::{MatchInfo, PatternError};
 use crate::source::{Entry, Names, SourceDir, SourceFs};
 use crate::stat::Kind;
 
@@ -122,7 +122,10 @@ impl<'a> Walk<'a> {
         let mut selected = true;
         if let Some(patterns) = &self.filter.include {
             let above = parent.filter(|_| !top).map(|frame| &frame.include);
-            if !patterns.matches_using_parent(&self.path, above, is_dir.then_some(&mut include)) {
+            if !patterns
+                .matches_using_parent(&self.path, above, is_dir.then_some(&mut include))
+                .map_err(malformed)?
+            {
                 if !is_dir || !patterns.may_match_below(&self.path, false) {
                     return Ok(());
                 }
@@ -131,7 +134,10 @@ impl<'a> Walk<'a> {
         }
         if let Some(patterns) = &self.filter.exclude {
             let above = parent.filter(|_| !top).map(|frame| &frame.exclude);
-            if patterns.matches_using_parent(&self.path, above, is_dir.then_some(&mut exclude)) {
+            if patterns
+                .matches_using_parent(&self.path, above, is_dir.then_some(&mut exclude))
+                .map_err(malformed)?
+            {
                 if !is_dir || !patterns.may_match_below(&self.path, true) {
                     return Ok(());
                 }
@@ -251,6 +257,10 @@ fn open<'a>(source: &'a dyn SourceFs, path: &[u8]) -> io::Result<(Box<dyn Source
     let mut names = retry(|| dir.names())?;
     names.sort();
     Ok((dir, names))
+}
+
+fn malformed(error: PatternError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
 }
 
 /// Gone, or closed to this process: no reason to fail where nothing of it is wanted.

@@ -12,10 +12,10 @@ macro_rules! select {
         fn $name() {
             let matcher = matcher($patterns);
             for path in [$($yes),*] as [&str; _] {
-                assert!(matcher.matches_or_parent_matches(path), "{} should match {path:?}", $patterns);
+                assert!(matcher.matches_or_parent_matches(path).unwrap(), "{} should match {path:?}", $patterns);
             }
             for path in [$($no),*] as [&str; _] {
-                assert!(!matcher.matches_or_parent_matches(path), "{} should not match {path:?}", $patterns);
+                assert!(!matcher.matches_or_parent_matches(path).unwrap(), "{} should not match {path:?}", $patterns);
             }
         }
     )*};
@@ -53,7 +53,16 @@ select! {
     escaped_in_set: "a[x\\]]" matches ["a]", "ax"] not ["a\\"];
     dot_is_literal: "a.b" matches ["a.b"] not ["axb"];
     specials_are_literal: "a+b|c(d){e}$" matches ["a+b|c(d){e}$"] not ["aab"];
-    specials_are_literal_in_globs: "a+b|c(d){e}$*" matches ["a+b|c(d){e}$f"] not ["aab"];
+    specials_are_literal_in_globs: "a+b(d){e}$*" matches ["a+b(d){e}$f"] not ["aab"];
+    bar_is_an_alternative_in_globs: "a|b/x|*.c" matches ["a", "ab", "b/x", "qb/xy", "x.c", "z/x.c"] not ["b", "cb"];
+    empty_alternative_matches_all: "a*|" matches ["a", "b"] not [];
+    bar_in_set_or_escaped_is_literal: "[|]a \\|b" matches ["|a", "|b"] not ["a", "b"];
+    count_in_globs: "ba{2}?" matches ["baax"] not ["bax", "baaxx", "ba{2}x"];
+    open_count: "ba{2,}[c]" matches ["baac", "baaaaaac"] not ["bac", "ba{2,}c"];
+    count_of_a_set: "[ab]{1,2}" matches ["a", "ab"] not ["aba", ""];
+    count_of_none: "ba{0}[c]" matches ["bc"] not ["bac"];
+    count_of_the_start: "{0}b*" matches ["b", "xb"] not ["c"];
+    no_count_is_literal: "*.{js,ts} a{,2}* b{01}*" matches ["x.{js,ts}", "a{,2}", "b{01}"] not ["x.js", "aa", "b"];
     escaped_star: "a\\*" matches ["a*"] not ["ab"];
     caret_is_literal_alone: "^a" matches ["^a"] not ["a"];
     caret_anchors_in_globs: "x^a*" matches [] not ["x^a", "xa"];
@@ -76,15 +85,16 @@ select! {
 
 #[test]
 fn invalid_utf8_counts_as_one_character_a_byte() {
-    assert!(matcher("a??b").matches_or_parent_matches(b"a\xff\xfeb"));
-    assert!(!matcher("a?b").matches_or_parent_matches(b"a\xff\xfeb"));
+    assert!(matcher("a??b").matches_or_parent_matches(b"a\xff\xfeb").unwrap());
+    assert!(!matcher("a?b").matches_or_parent_matches(b"a\xff\xfeb").unwrap());
 }
 
 #[test]
 fn patternmatcher_0_6_1_unusable_patterns_are_named() {
-    for bad in
-        ["[", "a[", "[]", "[]x]", "a[]b]", "[^]", "[-a]", "[a-]", "\\", "a\\", "!a[", "[z-a]*", "\\pX", "\\1"]
-    {
+    for bad in [
+        "[", "a[", "[]", "[]x]", "a[]b]", "[^]", "[-a]", "[a-]", "\\", "a\\", "!a[", "*[", "**[]", "*a/[",
+        "?*[", "[.]*\\", "[^a]*[", "\\.*[", "*?*[]",
+    ] {
         assert!(
             matches!(PatternMatcher::new([bad]), Err(PatternError::Syntax { .. })),
             "{bad} should be a syntax error"
@@ -93,6 +103,46 @@ fn patternmatcher_0_6_1_unusable_patterns_are_named() {
     assert_eq!(PatternMatcher::new(["!"]).unwrap_err(), PatternError::LoneExclusion);
     assert_eq!(PatternMatcher::new(["!"]).unwrap_err().to_string(), "illegal exclusion pattern: \"!\"");
     assert_eq!(PatternMatcher::new(["a["]).unwrap_err().to_string(), "syntax error in pattern: \"a[\"");
+}
+
+/// The check of a list tries each pattern on `.` and stops at the first part between stars that does not match.
+#[test]
+fn faults_behind_an_unmatched_part_count_only_when_the_pattern_is_tried() {
+    for late in [
+        "a*/[",
+        "*/*/[]",
+        "a*[",
+        "..*[",
+        "?a*[",
+        ".*a*[",
+        "[z-a]*",
+        "\\pX",
+        "\\1",
+        "x[[:no:]]",
+        "a*{2}",
+        "a{2}{3}*",
+        "a{1001}*",
+        "a{3,2}*",
+        "x|{2}*",
+        "x**{2}b",
+    ] {
+        let matcher = PatternMatcher::new([late]).unwrap();
+        let error = matcher.matches_or_parent_matches("x").unwrap_err();
+        assert_eq!(error, PatternError::Syntax { pattern: late.to_owned() }, "{late}");
+        // What an earlier pattern settles is not tried again.
+        let after = PatternMatcher::new(["x", late]).unwrap();
+        assert!(after.matches_or_parent_matches("x").unwrap(), "{late}");
+        assert!(after.matches_or_parent_matches("y").is_err(), "{late}");
+        // Nor is an exclusion tried on what is not matched.
+        let taken_back = PatternMatcher::new([format!("!{late}")]).unwrap();
+        assert!(!taken_back.matches_or_parent_matches("x").unwrap(), "{late}");
+    }
+    // A `\` at the end meets the anchor that is put there.
+    assert!(PatternMatcher::new(["a*\\"]).unwrap().matches_or_parent_matches("ab$").unwrap());
+    // No expression is made of these, so nothing is ever wrong with them.
+    for plain in ["a**", "**b"] {
+        assert!(PatternMatcher::new([plain]).unwrap().matches_or_parent_matches("x").is_ok());
+    }
 }
 
 #[test]
@@ -149,17 +199,18 @@ fn recorded_parents_agree_with_lone_questions() {
         let matcher = matcher(list);
         for one in names {
             let mut first = MatchInfo::default();
-            let got = matcher.matches_using_parent(one.as_bytes(), None, Some(&mut first));
-            assert_eq!(got, matcher.matches_or_parent_matches(one), "{list}: {one}");
+            let got = matcher.matches_using_parent(one.as_bytes(), None, Some(&mut first)).unwrap();
+            assert_eq!(got, matcher.matches_or_parent_matches(one).unwrap(), "{list}: {one}");
             for two in names {
                 let path = format!("{one}/{two}");
                 let mut second = MatchInfo::default();
-                let got = matcher.matches_using_parent(path.as_bytes(), Some(&first), Some(&mut second));
-                assert_eq!(got, matcher.matches_or_parent_matches(&path), "{list}: {path}");
+                let got =
+                    matcher.matches_using_parent(path.as_bytes(), Some(&first), Some(&mut second)).unwrap();
+                assert_eq!(got, matcher.matches_or_parent_matches(&path).unwrap(), "{list}: {path}");
                 for three in names {
                     let path = format!("{path}/{three}");
-                    let got = matcher.matches_using_parent(path.as_bytes(), Some(&second), None);
-                    assert_eq!(got, matcher.matches_or_parent_matches(&path), "{list}: {path}");
+                    let got = matcher.matches_using_parent(path.as_bytes(), Some(&second), None).unwrap();
+                    assert_eq!(got, matcher.matches_or_parent_matches(&path).unwrap(), "{list}: {path}");
                 }
             }
         }
@@ -170,10 +221,10 @@ fn recorded_parents_agree_with_lone_questions() {
 #[test]
 fn exclusion_of_an_unmatched_parent_is_forgotten_below_it() {
     let matcher = matcher("a/b !a");
-    assert!(!matcher.matches_or_parent_matches("a/b"));
+    assert!(!matcher.matches_or_parent_matches("a/b").unwrap());
     let mut parent = MatchInfo::default();
-    assert!(!matcher.matches_using_parent(b"a", None, Some(&mut parent)));
-    assert!(matcher.matches_using_parent(b"a/b", Some(&parent), None));
+    assert!(!matcher.matches_using_parent(b"a", None, Some(&mut parent)).unwrap());
+    assert!(matcher.matches_using_parent(b"a/b", Some(&parent), None).unwrap());
 }
 
 #[test]
@@ -210,14 +261,14 @@ fn hostile_patterns_take_bounded_time() {
         ["*a".repeat(500) + "b", "**/".repeat(500) + "*b", "a*".repeat(20) + "b", "[a-z]*".repeat(300) + "9"]
     {
         let matcher = PatternMatcher::new([&pattern]).unwrap();
-        assert!(!matcher.matches_or_parent_matches(&path));
-        assert!(!matcher.matches_or_parent_matches("a/".repeat(100) + "c"));
+        assert!(!matcher.matches_or_parent_matches(&path).unwrap());
+        assert!(!matcher.matches_or_parent_matches("a/".repeat(100) + "c").unwrap());
     }
     // Tens of thousands of directories above a file are looked at together, not one by one.
     let deep = "a/".repeat(30_000) + "c";
     for pattern in ["*/*b", "**/*?/[b-d]x", "**/b?/**"] {
-        assert!(!PatternMatcher::new([pattern]).unwrap().matches_or_parent_matches(&deep));
+        assert!(!PatternMatcher::new([pattern]).unwrap().matches_or_parent_matches(&deep).unwrap());
     }
-    assert!(PatternMatcher::new(["**/a/a"]).unwrap().matches_or_parent_matches(&deep));
+    assert!(PatternMatcher::new(["**/a/a"]).unwrap().matches_or_parent_matches(&deep).unwrap());
     assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
 }

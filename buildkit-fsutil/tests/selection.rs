@@ -220,6 +220,34 @@ fn unusable_filters_name_their_list() {
     assert_eq!(Filter::new(&tree, exclude).unwrap_err().to_string(), "invalid excludepatterns: [!]");
 }
 
+/// As in the reference, a pattern whose fault a list's check does not reach ends the walk at the first entry on which
+/// it comes to be tried.
+#[test]
+fn malformed_patterns_end_a_walk_where_they_are_tried() {
+    let tree = in_memory();
+    let walked = |options: FilterOptions| -> Result<Vec<String>, String> {
+        let filter = Filter::new(&tree, options).expect("an accepted filter");
+        let walk = Walk::new(&tree, &filter, WalkOptions { skip_unreadable: true, allow_vanished: true });
+        walk.map(|found| match found {
+            Ok(Found::Entry(entry)) => Ok(String::from_utf8(entry.stat.path).expect("text")),
+            Ok(Found::Skipped(error)) | Err(error) => {
+                Err(format!("{error}: {}", std::error::Error::source(&error).expect("a source")))
+            }
+        })
+        .collect()
+    };
+    let exclude = |list: &[&str]| FilterOptions { exclude_patterns: strings(list), ..Default::default() };
+    let include = |list: &[&str]| FilterOptions { include_patterns: strings(list), ..Default::default() };
+    let at = |path: &str| Err(format!("cannot read {path:?}: syntax error in pattern: \"b*/[\""));
+    assert_eq!(walked(exclude(&["b*/["])), at("a"));
+    assert_eq!(walked(exclude(&["a", "b*/["])), at("b"));
+    assert_eq!(walked(exclude(&["*", "b*/["])), Ok(vec![]));
+    assert_eq!(walked(include(&["*", "b*/["])).map(|paths| paths.len()), Ok(20));
+    assert_eq!(walked(include(&["a", "b*/["])), at("b"));
+    // Below what is excluded nothing is looked at, unless an exclusion may take something back.
+    assert_eq!(walked(exclude(&["*", "!b*/["])), at("a"));
+}
+
 #[test]
 fn directory_tells_modes_links_times_and_names_as_bytes() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use buildkit_fsutil::compare;
 use buildkit_fsutil::filter::{Filter, FilterOptions};
 use buildkit_fsutil::memory::MemoryTree;
-use buildkit_fsutil::pattern::{MatchInfo, PatternMatcher, read_ignore};
+use buildkit_fsutil::pattern::{MatchInfo, PatternError, PatternMatcher, read_ignore};
 use buildkit_fsutil::source::SourceFs as _;
 use buildkit_fsutil::stat::Kind;
 use buildkit_fsutil::tar::Tar;
@@ -21,7 +21,12 @@ pub(crate) fn tar_extract(data: &[u8]) {
     let mut last: Vec<u8> = Vec::new();
     let mut content = 0_usize;
     for found in Walk::new(&tar, &filter, WalkOptions::default()) {
-        let Ok(Found::Entry(entry)) = found else { panic!("{found:?}") };
+        let entry = match found {
+            Ok(Found::Entry(entry)) => entry,
+            // A pattern malformed further back ends a walk when it comes to be tried.
+            Err(error) if error.source.get_ref().is_some_and(|inner| inner.is::<PatternError>()) => return,
+            found => panic!("{found:?}"),
+        };
         let stat = &entry.stat;
         assert!(!stat.path.is_empty());
         for part in stat.path.split(|byte| *byte == b'/') {
@@ -71,7 +76,8 @@ pub(crate) fn ignore_match(data: &[u8]) {
     if path.is_empty() {
         return;
     }
-    let alone = matcher.matches_or_parent_matches(&path);
+    // A list with a malformed pattern ends when that pattern comes to be tried.
+    let Ok(alone) = matcher.matches_or_parent_matches(&path) else { return };
     // A walk from the top.
     let mut above: Option<MatchInfo> = None;
     let mut walked = false;
@@ -85,7 +91,8 @@ pub(crate) fn ignore_match(data: &[u8]) {
         }
         prefix.extend_from_slice(part);
         let mut info = MatchInfo::default();
-        walked = matcher.matches_using_parent(&prefix, above.as_ref(), Some(&mut info));
+        let Ok(now) = matcher.matches_using_parent(&prefix, above.as_ref(), Some(&mut info)) else { return };
+        walked = now;
         above = Some(info);
     }
     // The reference itself differs where exclusions are involved, so only without them.
@@ -134,7 +141,12 @@ pub(crate) fn ignore_pattern(data: &[u8]) {
     let filter = Filter::new(&tree, options).expect("patterns that could be read");
     let mut selected: Vec<Vec<u8>> = Vec::new();
     for found in Walk::new(&tree, &filter, WalkOptions::default()) {
-        let Ok(Found::Entry(entry)) = found else { panic!("{found:?}") };
+        let entry = match found {
+            Ok(Found::Entry(entry)) => entry,
+            // A pattern malformed further back ends a walk when it comes to be tried.
+            Err(error) if error.source.get_ref().is_some_and(|inner| inner.is::<PatternError>()) => return,
+            found => panic!("{found:?}"),
+        };
         if entry.stat.mode.kind() == Kind::File {
             selected.push(entry.stat.path.clone());
         }
@@ -144,8 +156,10 @@ pub(crate) fn ignore_pattern(data: &[u8]) {
     if included.has_exclusions() || excluded.has_exclusions() || included.is_empty() {
         return;
     }
-    files
-        .retain(|path| included.matches_or_parent_matches(path) && !excluded.matches_or_parent_matches(path));
+    files.retain(|path| {
+        included.matches_or_parent_matches(path) == Ok(true)
+            && excluded.matches_or_parent_matches(path) == Ok(false)
+    });
     files.sort_by(|a, b| compare(a, b));
     assert_eq!(selected, files, "{include:?} without {exclude:?}");
 }

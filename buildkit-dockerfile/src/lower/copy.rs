@@ -380,7 +380,8 @@ fn excluded(ignore: &PatternMatcher, path: &str) -> bool {
     {
         return false;
     }
-    ignore.matches_or_parent_matches(&cleaned)
+    // The client that sends the context tells of a malformed pattern; there is nothing to warn of here.
+    ignore.matches_or_parent_matches(&cleaned).unwrap_or(false)
 }
 
 #[cfg(test)]
