@@ -242,7 +242,10 @@ fn malformed_patterns_end_a_walk_where_they_are_tried() {
     assert_eq!(walked(exclude(&["b*/["])), at("a"));
     assert_eq!(walked(exclude(&["a", "b*/["])), at("b"));
     assert_eq!(walked(exclude(&["*", "b*/["])), Ok(vec![]));
-    assert_eq!(walked(include(&["*", "b*/["])).map(|paths| paths.len()), Ok(20));
+    assert_eq!(
+        walked(include(&["*", "b*/["])).map(|paths| paths.len()),
+        Ok(EVERYTHING.split_whitespace().count())
+    );
     assert_eq!(walked(include(&["a", "b*/["])), at("b"));
     // Below what is excluded nothing is looked at, unless an exclusion may take something back.
     assert_eq!(walked(exclude(&["*", "!b*/["])), at("a"));

@@ -68,15 +68,13 @@ impl Plan<'_> {
     ) -> Result<Vec<bool>> {
         let mut triggers = 0;
         loop {
-            let reachable = self.reachable();
+            let (reachable, order) = self.reachable();
             self.resolve_images(options, &reachable, linter).await?;
             let mut grown = false;
-            let target = self.target;
-            let others = (0..reachable.len()).filter(|id| *id != target);
-            for id in std::iter::once(target).chain(others) {
-                if reachable.get(id) == Some(&true) {
-                    grown |= self.add_triggers(id, &mut triggers)?;
-                }
+            // Whether a stage finds triggers among the triggers of its base depends on who comes first, which the
+            // reference leaves to chance; this is the order it takes most of the time.
+            for id in order {
+                grown |= self.add_triggers(id, &mut triggers)?;
             }
             if !grown {
                 return Ok(reachable);

@@ -301,18 +301,21 @@ impl<'d> Plan<'d> {
         Ok(())
     }
 
-    /// For each stage whether the target needs it.
-    pub(crate) fn reachable(&self) -> Vec<bool> {
+    /// For each stage whether the target needs it, and those it needs: first itself, each one before its base, and
+    /// that before what is copied from.
+    pub(crate) fn reachable(&self) -> (Vec<bool>, Vec<StageId>) {
         let mut reachable = vec![false; self.stages.len()];
+        let mut order = Vec::new();
         let mut open = vec![self.target];
         while let Some(id) = open.pop() {
             let (Some(mark), Some(stage)) = (reachable.get_mut(id), self.stages.get(id)) else { continue };
             if !std::mem::replace(mark, true) {
+                order.push(id);
+                open.extend(stage.deps.iter().rev().map(|(dep, _)| *dep));
                 open.extend(stage.base);
-                open.extend(stage.deps.iter().map(|(dep, _)| *dep));
             }
         }
-        reachable
+        (reachable, order)
     }
 
     /// Names of stages, for suggestions.
