@@ -97,11 +97,12 @@ pub struct GitUrl {
     pub host: String,
     /// Path on the host, percent-decoded; without a leading slash for `user@host:path`.
     pub path: String,
-    /// Keys and values after `?`, in order; a key without `=` has no value.
+    /// Keys and values after `?`, in order; a key without `=` has no value. What cannot be read, because it contains
+    /// `;` or a bad escape, is left out of those of URLs with a scheme.
     pub query: Vec<(String, Option<String>)>,
     /// Ref and directory after `#`, if there is a fragment.
     pub fragment: Option<Fragment>,
-    /// The remote as git takes it: without query and fragment.
+    /// The remote as git takes it: without query and fragment, though a `?` with nothing behind it stays.
     pub remote: String,
 }
 
@@ -157,13 +158,14 @@ impl GitUrl {
         }
         let (rest, fragment) = match rest.split_once('#') {
             Some((rest, fragment)) => {
-                (rest, Some(percent_decode(fragment, false).ok_or(Error::Malformed("bad escape"))?))
+                let fragment = percent_decode(fragment, false).ok_or(Error::Malformed("bad escape"))?;
+                (rest, Some(text("fragment", fragment)?))
             }
             None => (rest, None),
         };
         let (rest, query) = match rest.split_once('?') {
-            Some((rest, query)) => (rest, query),
-            None => (rest, ""),
+            Some((rest, query)) => (rest, Some(query)),
+            None => (rest, None),
         };
         let (authority, raw_path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
@@ -173,8 +175,7 @@ impl GitUrl {
             Some((userinfo, host)) => (Some(userinfo), host),
             None => (None, authority),
         };
-        check_host(host)?;
-        let host = percent_decode(host, false).ok_or(Error::Malformed("bad escape in the host"))?;
+        let host = parse_host(scheme, host)?;
         let user = match userinfo {
             None => None,
             Some(text) => {
@@ -199,19 +200,27 @@ impl GitUrl {
                 remote.push_str(&percent_encode(password, b"-_.~$&+,;="));
             }
             remote.push('@');
+        } else if host.is_empty() && raw_path.is_empty() {
+            remote.truncate(scheme_text.len() + 1);
         }
-        remote.push_str(&percent_encode(&host, b"-_.~!$&'()*+,;=:[]<>\""));
+        remote.push_str(&percent_encode(host.as_bytes(), b"-_.~!$&'()*+,;=:[]<>\""));
         if raw_path.bytes().all(is_raw_path_byte) {
             remote.push_str(raw_path);
         } else {
             remote.push_str(&percent_encode(&decoded, b"-_.~$&+,/:;=@"));
         }
+        if query == Some("") {
+            remote.push('?');
+        }
+        let lossy = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok(Self {
             scheme,
-            user,
+            user: user.map(|(name, password)| (lossy(name), password.map(lossy))),
             host,
-            path: decoded,
-            query: parse_query(query)?,
+            path: lossy(decoded),
+            query: parse_query(query.unwrap_or_default())
+                .filter_map(Result::transpose)
+                .collect::<Result<_, _>>()?,
             fragment: fragment.map(|fragment| Fragment::parse(&fragment)),
             remote,
         })
@@ -244,7 +253,7 @@ impl GitUrl {
             user: Some((user.to_owned(), None)),
             host: host.to_owned(),
             path: repo.to_owned(),
-            query: parse_query(query).ok()?,
+            query: parse_query(query).map(|pair| pair.ok().flatten()).collect::<Option<_>>()?,
             fragment: fragment.filter(|f| !f.is_empty()).map(Fragment::parse),
             remote: format!("{user}@{host}:{repo}"),
         })
@@ -261,7 +270,7 @@ impl GitUrl {
 pub struct GitRef {
     /// The remote as git takes it.
     pub remote: String,
-    /// Last element of the path without `.git`: the name of the directory a clone makes.
+    /// Last element of the remote without `.git`: the name of the directory a clone makes.
     pub short_name: String,
     /// Branch, tag or commit; empty for the default branch.
     pub reference: String,
@@ -311,8 +320,8 @@ impl GitRef {
             out.reference.clone_from(&fragment.reference);
             out.subdir.clone_from(&fragment.subdir);
         }
-        let name = url.path.rsplit('/').next().unwrap_or_default();
-        name.strip_suffix(".git").unwrap_or(name).clone_into(&mut out.short_name);
+        let name = out.remote.rsplit('/').next().unwrap_or_default();
+        out.short_name = name.strip_suffix(".git").unwrap_or(name).to_owned();
         out.apply_query(&url.query)?;
         Ok(out)
     }
@@ -409,25 +418,49 @@ fn flag(key: &'static str, value: &str) -> Result<bool, Error> {
     }
 }
 
-fn parse_query(query: &str) -> Result<Vec<(String, Option<String>)>, Error> {
-    let decode = |s: &str| percent_decode(s, true).ok_or(Error::Malformed("bad escape in the query"));
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| match pair.split_once('=') {
-            Some((key, value)) => Ok((decode(key)?, Some(decode(value)?))),
-            None => Ok((decode(pair)?, None)),
-        })
-        .collect()
+type Pair = (String, Option<String>);
+
+/// The pairs of a query; `None` for each that cannot be read.
+fn parse_query(query: &str) -> impl Iterator<Item = Result<Option<Pair>, Error>> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (key, value) = pair.split_once('=').map_or((pair, None), |(key, value)| (key, Some(value)));
+        let (Some(key), value) = (percent_decode(key, true), value.map(|value| percent_decode(value, true)))
+        else {
+            return Ok(None);
+        };
+        if pair.contains(';') || value == Some(None) {
+            return Ok(None);
+        }
+        Ok(Some((text("query", key)?, value.flatten().map(|value| text("query", value)).transpose()?)))
+    })
 }
 
-fn check_host(host: &str) -> Result<(), Error> {
-    let port = if let Some(rest) = host.strip_prefix('[') {
-        rest.split_once(']').ok_or(Error::Malformed("unclosed '[' in the host"))?.1
-    } else {
-        match host.rfind(':') {
-            Some(at) => host.get(at..).unwrap_or_default(),
-            None => "",
+fn text(key: &'static str, bytes: Vec<u8>) -> Result<String, Error> {
+    String::from_utf8(bytes).map_err(|error| Error::InvalidValue {
+        key,
+        value: String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        expected: "UTF-8",
+    })
+}
+
+fn parse_host(scheme: Scheme, host: &str) -> Result<String, Error> {
+    let mut zone = None;
+    let port = match host.rfind('[') {
+        Some(1..) => return Err(Error::Malformed("'[' inside of the host")),
+        Some(0) => {
+            let (address, port) =
+                host.rsplit_once(']').ok_or(Error::Malformed("unclosed '[' in the host"))?;
+            zone = address.find("%25");
+            let address = address.get(1..zone.unwrap_or(address.len())).unwrap_or_default();
+            if address.parse::<std::net::Ipv6Addr>().is_err() || zone == Some(address.len()) {
+                return Err(Error::Malformed("no IPv6 address between the brackets"));
+            }
+            port
+        }
+        None => {
+            let web = matches!(scheme, Scheme::Http | Scheme::Https);
+            let colon = if web { host.find(':') } else { host.rfind(':') };
+            colon.and_then(|at| host.get(at..)).unwrap_or_default()
         }
     };
     let port_ok = match port.strip_prefix(':') {
@@ -437,8 +470,19 @@ fn check_host(host: &str) -> Result<(), Error> {
     if !port_ok {
         return Err(Error::Malformed("invalid port"));
     }
+    let bad = Error::Malformed("bad escape in the host");
+    // Outside of a zone, which comes behind `%25`, escapes are for what is not ASCII.
+    let escaped = host.get(..zone.unwrap_or(host.len())).unwrap_or_default().match_indices('%');
+    for (at, _) in escaped {
+        if host.as_bytes().get(at + 1).is_none_or(|digit| digit.is_ascii_digit() && *digit < b'8') {
+            return Err(bad);
+        }
+    }
     let ok = |b: u8| b.is_ascii_alphanumeric() || b >= 0x80 || b"-_.~!$&'()*+,;=:[]<>\"%".contains(&b);
-    if host.bytes().all(ok) { Ok(()) } else { Err(Error::Malformed("invalid character in the host")) }
+    if !host.bytes().all(ok) {
+        return Err(Error::Malformed("invalid character in the host"));
+    }
+    percent_decode(host, false).and_then(|host| String::from_utf8(host).ok()).ok_or(bad)
 }
 
 fn is_userinfo_byte(b: u8) -> bool {
@@ -449,7 +493,7 @@ fn is_raw_path_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"-_.~!$&'()*+,;=:@[]/%".contains(&b)
 }
 
-fn percent_decode(text: &str, plus_is_space: bool) -> Option<String> {
+fn percent_decode(text: &str, plus_is_space: bool) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(b) = bytes.next() {
@@ -463,12 +507,12 @@ fn percent_decode(text: &str, plus_is_space: bool) -> Option<String> {
             b => out.push(b),
         }
     }
-    String::from_utf8(out).ok()
+    Some(out)
 }
 
-fn percent_encode(text: &str, keep: &[u8]) -> String {
+fn percent_encode(text: &[u8], keep: &[u8]) -> String {
     let mut out = String::with_capacity(text.len());
-    for b in text.bytes() {
+    for &b in text {
         if b.is_ascii_alphanumeric() || keep.contains(&b) {
             out.push(char::from(b));
         } else {
@@ -507,6 +551,13 @@ mod tests {
             ("https://h/a%20b.git", "h", "/a b.git", "https://h/a%20b.git"),
             ("https://h/a b.git", "h", "/a b.git", "https://h/a%20b.git"),
             ("git://[::1]:9418/x", "[::1]:9418", "/x", "git://[::1]:9418/x"),
+            ("https://h/x.git?", "h", "/x.git", "https://h/x.git?"),
+            ("https://h/x.git??", "h", "/x.git", "https://h/x.git"),
+            ("ssh://h:/x?#v1", "h:", "/x", "ssh://h:/x?"),
+            ("ssh://#v1", "", "", "ssh:"),
+            ("ssh://a:b:1/x", "a:b:1", "/x", "ssh://a:b:1/x"),
+            ("https://h/%ff.git", "h", "/\u{fffd}.git", "https://h/%ff.git"),
+            ("https://[fe80::1%25en0]/x.git", "[fe80::1%en0]", "/x.git", "https://[fe80::1%25en0]/x.git"),
         ] {
             let url = GitUrl::parse(text).unwrap();
             assert_eq!(
@@ -520,6 +571,13 @@ mod tests {
             ("foo/bar", Error::UnknownProtocol),
             ("https://h:p/x", Error::Malformed("invalid port")),
             ("https://h/%zz", Error::Malformed("bad escape in the path")),
+            ("https://h:1:2/x", Error::Malformed("invalid port")),
+            ("https://[h]/x", Error::Malformed("no IPv6 address between the brackets")),
+            ("https://[1.2.3.4]/x", Error::Malformed("no IPv6 address between the brackets")),
+            ("https://h[::1]/x", Error::Malformed("'[' inside of the host")),
+            ("https://h%41/x", Error::Malformed("bad escape in the host")),
+            ("git@h:x?a;b", Error::UnknownProtocol),
+            ("git@h:x?%zz", Error::UnknownProtocol),
         ] {
             assert_eq!(GitUrl::parse(text), Err(want), "{text}");
         }
@@ -569,6 +627,7 @@ mod tests {
                     ..r("v1", "", "s")
                 },
             ),
+            ("https://h/x.git?ref=a;ref=b&%zz=1&subdir=%&checksum=abc", r("", "abc", "")),
             ("git://h/x", GitRef { remote: "git://h/x".into(), unencrypted: true, ..r("", "", "") }),
         ] {
             assert_eq!(GitRef::parse(text).unwrap(), want, "{text}");
@@ -589,6 +648,7 @@ mod tests {
                 true,
                 "invalid submodules value: \"z\" (expected true or false)",
             ),
+            ("https://h/x.git#%ff", true, "invalid fragment value: \"\u{fffd}\" (expected UTF-8)"),
             ("https://github.com/moby/buildkit", false, "not a git remote"),
             ("./x.git", false, "not a git remote"),
             ("file:///x.git", false, "file: git remotes are http, https, ssh or git"),

@@ -1,6 +1,7 @@
 //! Platforms: what an image is built for.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -118,15 +119,20 @@ impl Platform {
         }
     }
 
-    /// The text with the version and features of the operating system: `windows(10.0.1+win32k)/amd64`.
+    /// The text with the version and features of the operating system: `windows(10.0.1+win32k)/amd64`; `unknown`
+    /// without an operating system.
     pub fn format_all(&self) -> String {
+        if self.os.is_empty() {
+            return "unknown".to_owned();
+        }
         let mut os = self.os.to_string();
         if !self.os_version.is_empty() || !self.os_features.is_empty() {
             os.push('(');
-            os.push_str(&self.os_version);
-            for feature in &self.os_features {
+            os.push_str(&escape(&self.os_version));
+            let features: BTreeSet<&str> = self.os_features.iter().map(String::as_str).collect();
+            for feature in features.into_iter().filter(|feature| !feature.is_empty()) {
                 os.push('+');
-                os.push_str(feature);
+                os.push_str(&escape(feature));
             }
             os.push(')');
         }
@@ -262,9 +268,37 @@ fn split_os(part: &str) -> Option<(String, Cow<'static, str>, Vec<String>)> {
     };
     let mut inner = rest.strip_suffix(')')?.split('+');
     let version = inner.next().unwrap_or_default();
-    let features: Vec<String> = inner.map(str::to_owned).collect();
-    let ok = is_word(os) && (version.is_empty() || is_word(version)) && features.iter().all(|f| is_word(f));
-    ok.then(|| (os.to_owned(), version.to_owned().into(), features))
+    let features = inner.map(unescape).collect::<Option<Vec<String>>>()?;
+    let version = if version.is_empty() { String::new() } else { unescape(version)? };
+    is_word(os).then(|| (os.to_owned(), version.into(), features))
+}
+
+/// What stands for itself nowhere in a version or feature is written as `%` and two hexadecimal digits.
+fn escape(option: &str) -> String {
+    option.chars().fold(String::with_capacity(option.len()), |mut out, c| {
+        match c {
+            '%' => out.push_str("%25"),
+            '+' => out.push_str("%2B"),
+            '(' => out.push_str("%28"),
+            ')' => out.push_str("%29"),
+            '/' => out.push_str("%2F"),
+            c => out.push(c),
+        }
+        out
+    })
+}
+
+fn unescape(option: &str) -> Option<String> {
+    let mut parts = option.split('%');
+    let first = parts.next().filter(|part| part.is_empty() || is_word(part))?;
+    let mut out = first.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        let digits = digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then_some(digits)?;
+        out.push(u8::from_str_radix(digits, 16).ok()?);
+        out.extend_from_slice(Some(rest).filter(|rest| rest.is_empty() || is_word(rest))?.as_bytes());
+    }
+    String::from_utf8(out).ok().filter(|_| !option.is_empty())
 }
 
 fn normalize_os(os: &str) -> Cow<'static, str> {
@@ -338,8 +372,17 @@ mod tests {
 
     #[test]
     fn version_and_features_survive_a_round_trip() {
-        let text = "windows(10.0.1+win32k)/amd64";
-        assert_eq!(text.parse::<Platform>().unwrap().format_all(), text);
+        for (text, all) in [
+            ("windows(10.0.1+win32k)/amd64", "windows(10.0.1+win32k)/amd64"),
+            ("windows(10%2B1+b+a+b)/amd64", "windows(10%2B1+a+b)/amd64"),
+            ("linux(+%2F%25%61)/arm64/v9", "linux(+%2F%25a)/arm64/v9"),
+        ] {
+            assert_eq!(text.parse::<Platform>().unwrap().format_all(), all);
+        }
+        assert_eq!(Platform::default().format_all(), "unknown");
+        for text in ["windows(%)/amd64", "windows(%zz)/amd64", "windows(+)/amd64", "windows(a b)/amd64"] {
+            assert!(text.parse::<Platform>().is_err(), "{text}");
+        }
     }
 
     #[test]

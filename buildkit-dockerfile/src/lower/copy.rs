@@ -239,9 +239,9 @@ impl<'d> Evaluator<'_, 'd> {
         let (path, include, required) = if request.parents {
             let (parent, pattern) = path.split_once("/./").unwrap_or(("/", path));
             let pattern = style.normalize("/", pattern, false)?;
-            let root = style.normalize("/", parent, false)?;
+            let plain = !has_wildcards(parent) && !has_wildcards(&pattern);
             let required =
-                (!has_wildcards(parent) && !has_wildcards(&pattern)).then(|| join(&[&root, &pattern]));
+                plain.then(|| style.normalize("/", &join(&[parent, &pattern]), false)).transpose()?;
             let include = pattern.strip_prefix('/').unwrap_or(&pattern).to_owned();
             (parent, Some(include), required)
         } else {

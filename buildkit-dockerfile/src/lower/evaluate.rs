@@ -87,6 +87,9 @@ impl<'d> Evaluator<'_, 'd> {
             Ok(())
         });
         stage.commands = commands;
+        if stage.platform.as_ref() == Some(&Platform::default()) {
+            stage.platform = Some(self.settings.target_platform.clone());
+        }
         if let Some(slot) = self.plan.stages.get_mut(id) {
             *slot = stage;
         }
@@ -124,9 +127,8 @@ impl<'d> Evaluator<'_, 'd> {
 
     /// What holds before the first instruction.
     fn begin(&mut self, stage: &mut Stage<'d>) -> Result<()> {
-        if stage.platform.is_none() {
-            stage.platform = Some(self.settings.target_platform.clone());
-        }
+        // Below a directory or a repository no platform is known until the stage is done.
+        stage.platform.get_or_insert_default();
         let has_path = stage.image.config.env.iter().any(|l| l == "PATH" || l.starts_with("PATH="));
         if !has_path && stage.os() != "windows" {
             stage.image.config.env.push(format!("PATH={DEFAULT_PATH}"));

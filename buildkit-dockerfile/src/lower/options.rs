@@ -506,6 +506,10 @@ fn parse_attestations(opts: &BTreeMap<String, String>) -> Result<Option<SbomScan
     if let Some(kind) = kinds.keys().find(|k| *k != "sbom" && *k != "provenance") {
         return Err(invalid(format!("{kind:?} is no kind of attestation; there are sbom and provenance")));
     }
+    // What provenance is to say is the daemon's business, but a malformed list is told by the frontend.
+    if let Some(line) = kinds.get("provenance") {
+        fields("attest:provenance", line)?;
+    }
     let Some(line) = kinds.get("sbom") else { return Ok(None) };
     let mut generator = DEFAULT_SCANNER.to_owned();
     let mut parameters = BTreeMap::new();
