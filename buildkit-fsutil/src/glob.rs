@@ -672,6 +672,15 @@ impl Parser<'_> {
                 }
                 char::from_u32(value)
             }
+            'x' if self.eat("{") => {
+                let (digits, rest) = self.rest.split_once('}')?;
+                self.rest = rest;
+                let mut value = 0_u32;
+                for digit in digits.chars() {
+                    value = value.checked_mul(16)?.checked_add(digit.to_digit(16)?)?;
+                }
+                (!digits.is_empty()).then(|| char::from_u32(value))?
+            }
             'x' => {
                 let high = self.bump()?.to_digit(16)?;
                 let low = self.bump()?.to_digit(16)?;

@@ -76,6 +76,7 @@ select! {
     posix_set: "[[:digit:]x]" matches ["3", "x"] not ["a", ":"];
     perl_digit: "v\\d" matches ["v1"] not ["vd"];
     word_edge: "a\\b*" matches ["a", "a-b", "a/b"] not ["ab"];
+    escaped_number: "\\x61* \\x{62}* \\143*" matches ["a", "b", "c"] not ["x61"];
     quoted: "\\Qa*" matches ["a[^/]*$", "a[^/]*$tail"] not ["ab"];
     newline_not_below_any: "x/**/y*" matches ["x/y", "x/a/y"] not ["x/a\nb/y"];
     newline_in_name: "a*b" matches ["a\nb"] not [];

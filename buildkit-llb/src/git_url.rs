@@ -321,7 +321,8 @@ impl GitRef {
             out.subdir.clone_from(&fragment.subdir);
         }
         let name = out.remote.rsplit('/').next().unwrap_or_default();
-        out.short_name = name.strip_suffix(".git").unwrap_or(name).to_owned();
+        let name = name.strip_suffix(".git").unwrap_or(name).to_owned();
+        out.short_name = name;
         out.apply_query(&url.query)?;
         Ok(out)
     }
