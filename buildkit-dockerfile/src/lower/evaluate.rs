@@ -80,7 +80,7 @@ impl<'d> Evaluator<'_, 'd> {
         placeholder.dispatched = true;
         let mut stage = std::mem::replace(slot, placeholder);
         let commands = std::mem::take(&mut stage.commands);
-        let outcome = self.begin(&mut stage).and_then(|()| {
+        let outcome = Self::begin(&mut stage).and_then(|()| {
             for command in &commands {
                 self.instruction(&mut stage, command).map_err(|e| e.at(command.instruction.lines))?;
             }
@@ -126,7 +126,7 @@ impl<'d> Evaluator<'_, 'd> {
     }
 
     /// What holds before the first instruction.
-    fn begin(&mut self, stage: &mut Stage<'d>) -> Result<()> {
+    fn begin(stage: &mut Stage<'d>) -> Result<()> {
         // Below a directory or a repository no platform is known until the stage is done.
         stage.platform.get_or_insert_default();
         let has_path = stage.image.config.env.iter().any(|l| l == "PATH" || l.starts_with("PATH="));
