@@ -179,7 +179,7 @@ impl FromStr for Platform {
                     }
                     return Ok(platform);
                 }
-                let (arch, variant) = normalize_arch(&os_text, "");
+                let (arch, variant) = normalize_arch(text, "");
                 if !KNOWN_ARCH.contains(&arch.as_ref()) {
                     return Err(fail("neither a known operating system nor a known architecture"));
                 }
@@ -264,13 +264,13 @@ fn is_word(part: &str) -> bool {
 /// `os`, or `os(version+feature…)`.
 fn split_os(part: &str) -> Option<(String, Cow<'static, str>, Vec<String>)> {
     let Some((os, rest)) = part.split_once('(') else {
-        return is_word(part).then(|| (part.to_owned(), "".into(), Vec::new()));
+        return (is_word(part) && !part.contains('.')).then(|| (part.to_owned(), "".into(), Vec::new()));
     };
     let mut inner = rest.strip_suffix(')')?.split('+');
     let version = inner.next().unwrap_or_default();
     let features = inner.map(unescape).collect::<Option<Vec<String>>>()?;
     let version = if version.is_empty() { String::new() } else { unescape(version)? };
-    is_word(os).then(|| (os.to_owned(), version.into(), features))
+    (is_word(os) && !os.contains('.')).then(|| (os.to_owned(), version.into(), features))
 }
 
 /// What stands for itself nowhere in a version or feature is written as `%` and two hexadecimal digits.
@@ -380,7 +380,14 @@ mod tests {
             assert_eq!(text.parse::<Platform>().unwrap().format_all(), all);
         }
         assert_eq!(Platform::default().format_all(), "unknown");
-        for text in ["windows(%)/amd64", "windows(%zz)/amd64", "windows(+)/amd64", "windows(a b)/amd64"] {
+        for text in [
+            "aarch64(10.0.1)",
+            "linux.1/amd64",
+            "windows(%)/amd64",
+            "windows(%zz)/amd64",
+            "windows(+)/amd64",
+            "windows(a b)/amd64",
+        ] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }
     }

@@ -21,12 +21,7 @@ pub(crate) fn tar_extract(data: &[u8]) {
     let mut last: Vec<u8> = Vec::new();
     let mut content = 0_usize;
     for found in Walk::new(&tar, &filter, WalkOptions::default()) {
-        let entry = match found {
-            Ok(Found::Entry(entry)) => entry,
-            // A pattern malformed further back ends a walk when it comes to be tried.
-            Err(error) if error.source.get_ref().is_some_and(|inner| inner.is::<PatternError>()) => return,
-            found => panic!("{found:?}"),
-        };
+        let Ok(Found::Entry(entry)) = found else { panic!("{found:?}") };
         let stat = &entry.stat;
         assert!(!stat.path.is_empty());
         for part in stat.path.split(|byte| *byte == b'/') {
@@ -144,7 +139,9 @@ pub(crate) fn ignore_pattern(data: &[u8]) {
         let entry = match found {
             Ok(Found::Entry(entry)) => entry,
             // A pattern malformed further back ends a walk when it comes to be tried.
-            Err(error) if error.source.get_ref().is_some_and(|inner| inner.is::<PatternError>()) => return,
+            Err(error) if matches!(error.source.get_ref(), Some(inner) if inner.is::<PatternError>()) => {
+                return;
+            }
             found => panic!("{found:?}"),
         };
         if entry.stat.mode.kind() == Kind::File {

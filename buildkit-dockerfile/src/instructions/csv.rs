@@ -3,12 +3,13 @@
 use super::fail;
 use crate::Result;
 
-/// The fields of `line`. A field in quotes may hold commas, and quotes written twice.
+/// The fields of `line`, which may end with a line break. A field in quotes may hold commas, and quotes written twice.
 ///
 /// # Errors
 ///
-/// An empty line; quotes inside a field without quotes; text behind a closing quote, or none at all.
+/// An empty line, line break or not; quotes inside a field without quotes; text behind a closing quote, or none at all.
 pub(crate) fn fields(line: &str) -> Result<Vec<String>> {
+    let line = line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
     if line.is_empty() {
         return Err(fail("the value is empty".to_owned()));
     }
@@ -66,7 +67,11 @@ mod tests {
             ("\"a,b\",c", Some(&["a,b", "c"])),
             ("\"a\"\"b\"", Some(&["a\"b"])),
             ("\"\"", Some(&[""])),
+            ("a,b\n", Some(&["a", "b"])),
+            ("\"a\"\r\n", Some(&["a"])),
+            ("a\r", Some(&["a\r"])),
             ("", None),
+            ("\n", None),
             ("a\"b", None),
             ("\"a", None),
             ("\"a\"b", None),

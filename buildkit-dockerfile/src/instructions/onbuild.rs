@@ -15,10 +15,12 @@ pub(super) fn parse(request: &Request) -> Result<String> {
         return Err(fail(format!("{keyword} cannot be the trigger of an ONBUILD")));
     }
     let blanks = ['\t', '\n', '\u{c}', '\r', ' '];
-    let text = request.text.trim_start_matches(blanks);
-    let mut text = match text.split_at_checked("ONBUILD".len()) {
-        Some((_, rest)) => rest.trim_start_matches(blanks).to_owned(),
-        None => text.to_owned(),
+    // Behind any other white space the keyword stays in the trigger, as it does in the reference.
+    let mut text = match request.text.trim_start_matches(blanks).split_at_checked("ONBUILD".len()) {
+        Some((keyword, rest)) if keyword.eq_ignore_ascii_case("ONBUILD") => {
+            rest.trim_start_matches(blanks).to_owned()
+        }
+        _ => request.text.clone(),
     };
     for heredoc in &request.heredocs {
         text.push('\n');
