@@ -47,6 +47,9 @@ pub struct Caps {
 }
 
 impl Caps {
+    /// No capability.
+    pub(crate) const NONE: Self = Self { known: [0; 2], other: None };
+
     /// Whether `name` is needed.
     pub fn contains(&self, name: &str) -> bool {
         match Cap::named(name) {

@@ -170,6 +170,16 @@ pub struct OpMetadata {
 }
 
 impl OpMetadata {
+    /// Of an op about which nothing is said.
+    pub(crate) const NONE: &Self = &Self {
+        ignore_cache: false,
+        description: BTreeMap::new(),
+        export_cache: None,
+        caps: Caps::NONE,
+        progress_group: None,
+        linux_resources: None,
+    };
+
     pub(crate) fn merge(&mut self, from: &Self) {
         self.ignore_cache |= from.ignore_cache;
         self.description.extend(from.description.iter().map(|(k, v)| (k.clone(), v.clone())));
@@ -183,6 +193,50 @@ impl OpMetadata {
         if from.linux_resources.is_some() {
             self.linux_resources.clone_from(&from.linux_resources);
         }
+    }
+}
+
+/// The metadata of many ops, nearly always kept once where it is equal: most ops of a graph differ in nothing but
+/// what they do.
+#[derive(Default)]
+pub(crate) struct MetadataList {
+    list: Vec<OpMetadata>,
+}
+
+/// A place in a [`MetadataList`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MetadataIndex(u32);
+
+impl MetadataList {
+    /// How many of those added last a new one is compared with.
+    const RECENT: usize = 4;
+
+    pub(crate) fn add(&mut self, metadata: OpMetadata) -> MetadataIndex {
+        let recent = self.list.iter().enumerate().rev().take(Self::RECENT);
+        let known = recent.filter(|(_, known)| **known == metadata).map(|(at, _)| at).next();
+        let at = known.unwrap_or_else(|| {
+            self.list.push(metadata);
+            self.list.len() - 1
+        });
+        MetadataIndex(u32::try_from(at).unwrap_or(u32::MAX))
+    }
+
+    pub(crate) fn get(&self, at: MetadataIndex) -> &OpMetadata {
+        self.list.get(at.0 as usize).unwrap_or(OpMetadata::NONE)
+    }
+
+    /// Everything that is said at one place or the other, where they differ at the other.
+    pub(crate) fn merge(&mut self, one: MetadataIndex, other: MetadataIndex) -> MetadataIndex {
+        if one == other {
+            return one;
+        }
+        let mut merged = self.get(one).clone();
+        merged.merge(self.get(other));
+        self.add(merged)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &OpMetadata> {
+        self.list.iter()
     }
 }
 

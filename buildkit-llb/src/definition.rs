@@ -9,11 +9,12 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::caps::Caps;
-use crate::constraints::{LinuxResources, OpMetadata, ProgressGroup};
+use crate::constraints::{LinuxResources, MetadataIndex, MetadataList, OpMetadata, ProgressGroup};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
 use crate::graph::Edge;
 use crate::marshal::{MarshalOptions, SpreadMap};
+use crate::op_bytes::{self, OpBytes, Span};
 use crate::platform::Platform;
 use crate::source_map::{Origin, Position, Range, SourceLocation, SourceMap};
 
@@ -28,6 +29,8 @@ pub struct Definition {
 #[derive(Default)]
 struct Inner {
     entries: Vec<Entry>,
+    bytes: OpBytes,
+    metadata: MetadataList,
     infos: Vec<SourceMap>,
     has_source: bool,
     /// Made when an op is first asked for by name.
@@ -37,21 +40,31 @@ struct Inner {
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) digest: Digest,
-    pub(crate) bytes: Bytes,
-    pub(crate) metadata: OpMetadata,
-    has_metadata: bool,
+    bytes: Span,
+    /// None if a definition that was read says nothing about the op at all.
+    metadata: Option<MetadataIndex>,
     /// Places in the source maps; none if the source says nothing about the op at all.
-    pub(crate) locations: Option<Vec<Place>>,
+    pub(crate) locations: Option<Box<[Place]>>,
 }
 
 impl Entry {
     pub(crate) fn new(
         digest: Digest,
-        bytes: Bytes,
-        metadata: OpMetadata,
-        locations: Option<Vec<Place>>,
+        bytes: Span,
+        metadata: MetadataIndex,
+        locations: Option<Box<[Place]>>,
     ) -> Self {
-        Self { digest, bytes, metadata, has_metadata: true, locations }
+        Self { digest, bytes, metadata: Some(metadata), locations }
+    }
+
+    /// Adds what is said about the op where it stands a second time.
+    pub(crate) fn merge(&mut self, list: &mut MetadataList, metadata: MetadataIndex, places: Box<[Place]>) {
+        let merged = self.metadata.map_or(metadata, |known| list.merge(known, metadata));
+        self.metadata = Some(merged);
+        if !places.is_empty() {
+            let known = self.locations.take().unwrap_or_default();
+            self.locations = Some(known.into_iter().chain(places).collect());
+        }
     }
 }
 
@@ -80,8 +93,15 @@ pub(crate) struct LoadedOp {
 }
 
 impl Definition {
-    pub(crate) fn new(entries: Vec<Entry>, infos: Vec<SourceMap>, has_source: bool) -> Self {
-        Self { inner: Arc::new(Inner { entries, infos, has_source, index: OnceLock::new() }) }
+    pub(crate) fn new(
+        entries: Vec<Entry>,
+        bytes: OpBytes,
+        metadata: MetadataList,
+        infos: Vec<SourceMap>,
+        has_source: bool,
+    ) -> Self {
+        let index = OnceLock::new();
+        Self { inner: Arc::new(Inner { entries, bytes, metadata, infos, has_source, index }) }
     }
 
     /// Reads what [`to_bytes`](Self::to_bytes), BuildKit's `buildctl` and other builders write. Ops are kept
@@ -104,6 +124,8 @@ impl Definition {
         let pb::Source { mut locations, infos } = source.unwrap_or_default();
         let infos: Vec<SourceMap> = infos.into_iter().map(info_from_pb).collect::<Result<_, _>>()?;
         let mut entries = Vec::with_capacity(def.len());
+        let mut kept = op_bytes::Builder::default();
+        let mut list = MetadataList::default();
         for bytes in def {
             let digest = Digest::of(&bytes);
             let name = digest.to_string();
@@ -113,13 +135,12 @@ impl Definition {
             });
             entries.push(Entry {
                 digest,
-                bytes,
-                has_metadata: metadata.is_some(),
-                metadata: metadata.map(metadata_from_pb).unwrap_or_default(),
+                bytes: kept.keep(bytes),
+                metadata: metadata.map(|metadata| list.add(metadata_from_pb(metadata))),
                 locations: locations.transpose()?,
             });
         }
-        Ok(Self::new(entries, infos, has_source))
+        Ok(Self::new(entries, kept.finish(), list, infos, has_source))
     }
 
     /// The bytes of the definition's message; the same definition always gives the same bytes.
@@ -129,9 +150,9 @@ impl Definition {
 
     /// The definition as its message.
     pub fn to_pb(&self) -> pb::Definition {
-        let Inner { entries, infos, has_source, .. } = &*self.inner;
+        let Inner { entries, bytes, metadata, infos, has_source, .. } = &*self.inner;
         let mut out = pb::Definition {
-            def: entries.iter().map(|entry| entry.bytes.clone()).collect(),
+            def: entries.iter().map(|entry| bytes.share(entry.bytes)).collect(),
             ..pb::Definition::default()
         };
         let mut source =
@@ -142,8 +163,8 @@ impl Definition {
                 let locations = places.iter().map(place_to_pb).collect();
                 source.locations.insert(name.clone(), pb::Locations { locations });
             }
-            if entry.has_metadata {
-                out.metadata.insert(name, metadata_to_pb(&entry.metadata));
+            if let Some(at) = entry.metadata {
+                out.metadata.insert(name, metadata_to_pb(metadata.get(at)));
             }
         }
         out.source = has_source.then_some(source);
@@ -217,13 +238,18 @@ impl<'a> DefinitionOp<'a> {
     }
 
     /// The op as it is sent.
-    pub fn bytes(&self) -> &'a Bytes {
-        &self.entry.bytes
+    pub fn bytes(&self) -> &'a [u8] {
+        self.definition.bytes.get(self.entry.bytes)
+    }
+
+    /// The op as it is sent, in memory it shares with the definition.
+    pub(crate) fn shared_bytes(&self) -> Bytes {
+        self.definition.bytes.share(self.entry.bytes)
     }
 
     /// What travels beside the op.
     pub fn metadata(&self) -> &'a OpMetadata {
-        &self.entry.metadata
+        self.entry.metadata.map_or(OpMetadata::NONE, |at| self.definition.metadata.get(at))
     }
 
     /// The op as its message.
@@ -231,7 +257,7 @@ impl<'a> DefinitionOp<'a> {
     /// # Errors
     /// [`ErrorKind::Decode`] if a definition that was read has other bytes there.
     pub fn message(&self) -> Result<pb::Op, Error> {
-        pb::Op::decode(self.entry.bytes.clone()).map_err(|error| {
+        pb::Op::decode(self.shared_bytes()).map_err(|error| {
             Error::new(ErrorKind::Decode(error.to_string()), format!("op {}", self.entry.digest), None)
         })
     }
@@ -244,7 +270,7 @@ impl<'a> DefinitionOp<'a> {
     }
 
     pub(crate) fn has_metadata(&self) -> bool {
-        self.entry.has_metadata
+        self.entry.metadata.is_some()
     }
 }
 

@@ -1,10 +1,12 @@
 //! Running a process.
 
-use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
+use std::ops::{Deref, DerefMut};
 use std::panic::Location;
 use std::sync::Arc;
+
+use buildkit_proto::canonical::Writer;
 
 use crate::constraints::{Constraints, constraint_setters};
 use crate::graph::{Edge, Op, Site, Vertex};
@@ -16,27 +18,27 @@ use crate::state::{Context, State, context_setters};
 /// or give a list of arguments.
 #[derive(Clone)]
 pub struct Command {
-    pub(crate) args: Vec<String>,
+    pub(crate) args: Args,
     pub(crate) error: Option<Box<shlex::Error>>,
 }
 
 /// A script for `/bin/sh -c`.
 pub fn sh(script: impl Into<String>) -> Command {
-    Command { args: vec!["/bin/sh".to_owned(), "-c".to_owned(), script.into()], error: None }
+    ["/bin/sh".to_owned(), "-c".to_owned(), script.into()].into()
 }
 
 /// A command line, split into words as a shell does but run without one. An unbalanced quote is an error at
 /// `marshal`.
 pub fn shlex(line: impl AsRef<str>) -> Command {
     match shlex::split(line.as_ref()) {
-        Ok(args) => Command { args, error: None },
-        Err(error) => Command { args: vec![line.as_ref().to_owned()], error: Some(Box::new(error)) },
+        Ok(args) => args.into(),
+        Err(error) => Command { args: Args::new(&[line.as_ref().to_owned()]), error: Some(Box::new(error)) },
     }
 }
 
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.args.fmt(f)
+        f.debug_list().entries(self.args.iter()).finish()
     }
 }
 
@@ -61,19 +63,66 @@ impl fmt::Display for Command {
 
 impl<S: Into<String>> From<Vec<S>> for Command {
     fn from(args: Vec<S>) -> Self {
-        Self { args: args.into_iter().map(Into::into).collect(), error: None }
+        let args: Vec<String> = args.into_iter().map(Into::into).collect();
+        Self { args: Args::new(&args), error: None }
     }
 }
 
 impl<S: Into<String>, const N: usize> From<[S; N]> for Command {
     fn from(args: [S; N]) -> Self {
-        Self { args: args.into_iter().map(Into::into).collect(), error: None }
+        Self { args: Args::new(&args.map(Into::into)), error: None }
     }
 }
 
 impl<S: Clone + Into<String>> From<&[S]> for Command {
     fn from(args: &[S]) -> Self {
-        Self { args: args.iter().cloned().map(Into::into).collect(), error: None }
+        args.to_vec().into()
+    }
+}
+
+/// Arguments as the op will have them: in one piece of memory, as there are very many.
+#[derive(Clone)]
+pub(crate) struct Args {
+    /// One field for each, with its key and its length.
+    fields: Box<[u8]>,
+}
+
+impl Args {
+    fn new(args: &[String]) -> Self {
+        // Exact unless an argument is long: key and length are a byte each.
+        let mut out = Writer::with_capacity(args.iter().map(|arg| arg.len() + 2).sum());
+        out.items(1, args);
+        Self { fields: out.into_bytes().into() }
+    }
+
+    /// As fields of the op.
+    pub(crate) fn fields(&self) -> &[u8] {
+        &self.fields
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        let mut rest = &*self.fields;
+        std::iter::from_fn(move || {
+            let [_key, after @ ..] = rest else { return None };
+            rest = after;
+            let mut len = 0;
+            let mut shift = 0;
+            while let [byte, after @ ..] = rest {
+                rest = after;
+                len |= usize::from(byte & 0x7f) << shift;
+                shift += 7;
+                if *byte < 0x80 {
+                    break;
+                }
+            }
+            let (arg, after) = rest.split_at_checked(len)?;
+            rest = after;
+            std::str::from_utf8(arg).ok()
+        })
     }
 }
 
@@ -82,7 +131,7 @@ pub(crate) struct ExecOp {
     pub(crate) command: Command,
     pub(crate) context: Arc<Context>,
     /// Sorted by destination; the root is one of them.
-    pub(crate) mounts: Vec<MountPoint>,
+    pub(crate) mounts: Mounts,
     pub(crate) extra: Option<Box<Extra>>,
 }
 
@@ -96,8 +145,34 @@ pub(crate) struct Extra {
     pub(crate) valid_exit_codes: Vec<i32>,
 }
 
+/// The mounts of a process. Most have the root alone, which needs no memory of its own.
+pub(crate) enum Mounts {
+    Root([MountPoint; 1]),
+    Sorted(Vec<MountPoint>),
+}
+
+impl Deref for Mounts {
+    type Target = [MountPoint];
+
+    fn deref(&self) -> &[MountPoint] {
+        match self {
+            Self::Root(root) => root,
+            Self::Sorted(mounts) => mounts,
+        }
+    }
+}
+
+impl DerefMut for Mounts {
+    fn deref_mut(&mut self) -> &mut [MountPoint] {
+        match self {
+            Self::Root(root) => root,
+            Self::Sorted(mounts) => mounts,
+        }
+    }
+}
+
 pub(crate) struct MountPoint {
-    pub(crate) dest: Cow<'static, str>,
+    pub(crate) dest: Dest,
     pub(crate) source: Option<Edge>,
     pub(crate) output: Output,
     pub(crate) options: Option<Box<MountOptions>>,
@@ -106,7 +181,25 @@ pub(crate) struct MountPoint {
 impl MountPoint {
     /// Whether nothing of the mount outlives the process and the op does not even count it.
     pub(crate) fn is_lost(&self) -> bool {
-        matches!(self.output, Output::Nothing("tmpfs" | "no-output"))
+        matches!(self.output, Output::Nothing(Lost::Tmpfs | Lost::NoOutput))
+    }
+}
+
+/// Where something is mounted.
+#[derive(PartialEq, Eq)]
+pub(crate) enum Dest {
+    Root,
+    At(Box<str>),
+}
+
+impl Deref for Dest {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Root => "/",
+            Self::At(path) => path,
+        }
     }
 }
 
@@ -125,8 +218,25 @@ pub(crate) enum Output {
     Index(u32),
     /// The mount is read-only: its output is its source.
     Source,
-    /// Nothing; the word says which kind of mount it is.
-    Nothing(&'static str),
+    Nothing(Lost),
+}
+
+/// Kinds of mounts that leave nothing behind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lost {
+    Tmpfs,
+    NoOutput,
+    Cache,
+}
+
+impl Lost {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tmpfs => "tmpfs",
+            Self::NoOutput => "no-output",
+            Self::Cache => "cache",
+        }
+    }
 }
 
 /// Proxies that a process is told about, without being part of its environment in the image. Empty ones are
@@ -313,49 +423,48 @@ impl Run {
     /// The finished process, to take its outputs one by one.
     pub fn exec(self) -> Exec {
         let Self { base, context, command, mounts, readonly_root, extra, constraints, site } = self;
-        let mut points = Vec::with_capacity(mounts.len() + 1);
+        let root = CustomMount { readonly: readonly_root, ..CustomMount::default() };
+        let root = mount_point(Dest::Root, base.edge.clone(), root);
         let mut contexts = Vec::with_capacity(mounts.len());
-        points.push(mount_point(
-            Cow::Borrowed("/"),
-            base.edge.clone(),
-            CustomMount { readonly: readonly_root, ..CustomMount::default() },
-        ));
-        for (dest, mut mount) in mounts {
-            let source = mount.source.take().unwrap_or_default();
-            contexts.push(Arc::clone(&source.context));
-            points.push(mount_point(Cow::Owned(dest), source.edge, mount));
-        }
         let mut order: Vec<u32> = Vec::new();
-        if points.len() > 1 {
+        let mut mounts = if mounts.is_empty() {
+            Mounts::Root([root])
+        } else {
+            let mut points = vec![root];
+            for (dest, mut mount) in mounts {
+                let source = mount.source.take().unwrap_or_default();
+                contexts.push(Arc::clone(&source.context));
+                points.push(mount_point(Dest::At(dest.into()), source.edge, mount));
+            }
             let mut numbered: Vec<(u32, MountPoint)> = (0..).zip(points).collect();
-            numbered.sort_by(|(_, a), (_, b)| a.dest.cmp(&b.dest));
+            numbered.sort_by(|(_, a), (_, b)| (*a.dest).cmp(&b.dest));
             order.resize(numbered.len(), 0);
             for (sorted, (given, _)) in (0..).zip(&numbered) {
                 if let Some(slot) = order.get_mut(*given as usize) {
                     *slot = sorted;
                 }
             }
-            points = numbered.into_iter().map(|(_, point)| point).collect();
-        }
-        let indexed = points.iter_mut().filter(|point| matches!(point.output, Output::Index(_)));
+            Mounts::Sorted(numbered.into_iter().map(|(_, point)| point).collect())
+        };
+        let indexed = mounts.iter_mut().filter(|point| matches!(point.output, Output::Index(_)));
         for (index, point) in (0..).zip(indexed) {
             point.output = Output::Index(index);
         }
-        let op = ExecOp { command, context, mounts: points, extra };
-        let vertex = Arc::new(Vertex { op: Op::Exec(Box::new(op)), constraints, site });
+        let op = ExecOp { command, context, mounts, extra };
+        let vertex = Arc::new(Vertex { op: Op::Exec(op), constraints, site });
         Exec { vertex, base, contexts, order }
     }
 }
 
-fn mount_point(dest: Cow<'static, str>, source: Option<Edge>, mount: CustomMount) -> MountPoint {
+fn mount_point(dest: Dest, source: Option<Edge>, mount: CustomMount) -> MountPoint {
     let output = if mount.readonly {
         Output::Source
     } else if matches!(mount.kind, CustomKind::Tmpfs { .. }) {
-        Output::Nothing("tmpfs")
+        Output::Nothing(Lost::Tmpfs)
     } else if mount.no_output {
-        Output::Nothing("no-output")
+        Output::Nothing(Lost::NoOutput)
     } else if matches!(mount.kind, CustomKind::Cache { .. }) {
-        Output::Nothing("cache")
+        Output::Nothing(Lost::Cache)
     } else {
         Output::Index(0)
     };
@@ -403,7 +512,7 @@ impl Exec {
     pub fn output_of(&self, dest: &str) -> Option<State> {
         let mut positions = (0..=self.contexts.len()).rev();
         let given =
-            positions.find(|given| self.point(*given).is_some_and(|(_, point)| point.dest == dest))?;
+            positions.find(|given| self.point(*given).is_some_and(|(_, point)| *point.dest == *dest))?;
         if given == 0 { Some(self.root()) } else { self.mount_output(given - 1) }
     }
 
@@ -446,4 +555,22 @@ impl From<Exec> for State {
 /// An address as `/etc/hosts` spells it.
 pub(crate) fn host_address(ip: IpAddr) -> String {
     ip.to_canonical().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_come_out_as_they_went_in() {
+        let long = "é".repeat(10_000);
+        for args in
+            [&[][..], &[""], &["", "a", ""], &["tool", "--name=\u{0}", &"x".repeat(127)], &[&long, "b"]]
+        {
+            let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+            let kept = Args::new(&args);
+            assert_eq!(kept.iter().collect::<Vec<_>>(), args);
+            assert_eq!(kept.is_empty(), args.is_empty());
+        }
+    }
 }

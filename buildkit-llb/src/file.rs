@@ -625,12 +625,19 @@ struct Frame<'a> {
 
 impl FileOp {
     fn build(base: &State, action: &FileAction) -> Self {
-        let mut op = Self::default();
+        // Exact for nearly all, which are one action on one state.
+        let mut op = Self {
+            edges: Vec::with_capacity(usize::from(base.edge.is_some())),
+            actions: Vec::with_capacity(action.steps.len()),
+            incomplete: false,
+        };
         let mut done: HashMap<*const Bound, Option<usize>> = HashMap::new();
         let mut stack = vec![Frame::new(base, action, std::ptr::null())];
         while let Some(frame) = stack.last_mut() {
             let Some(step) = frame.steps.get(frame.at) else {
-                done.insert(frame.bound, frame.previous);
+                if !frame.bound.is_null() {
+                    done.insert(frame.bound, frame.previous);
+                }
                 stack.pop();
                 continue;
             };

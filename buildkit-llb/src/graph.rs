@@ -26,7 +26,8 @@ pub(crate) struct Vertex {
 
 pub(crate) enum Op {
     Source(Box<SourceOp>),
-    Exec(Box<ExecOp>),
+    /// Not in a box: most ops are processes.
+    Exec(ExecOp),
     File(Box<FileOp>),
     Merge(Vec<Edge>),
     Diff(Box<DiffOp>),

@@ -48,6 +48,7 @@ mod graph;
 mod marshal;
 mod merge;
 mod mount;
+mod op_bytes;
 mod passthrough;
 pub mod path;
 pub mod platform;

@@ -139,7 +139,7 @@ impl Definition {
             locations.map(|(map, ranges)| SourceLocation { map: map.clone(), ranges: ranges.into() });
         let loaded = LoadedOp {
             digest: op.digest(),
-            bytes: op.bytes().clone(),
+            bytes: op.shared_bytes(),
             metadata: op.metadata().clone(),
             locations: locations.collect(),
             inputs,

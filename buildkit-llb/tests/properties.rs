@@ -21,6 +21,17 @@ proptest! {
         checks::llb_roundtrip(&data);
     }
 
+    /// Ops are written field by field; what they are written as is the message they are read as.
+    #[test]
+    fn an_op_is_the_bytes_of_its_message(data in vec(any::<u8>(), 0..640)) {
+        if let Ok(definition) = marshal(&Recipe::read(&data).in_order()) {
+            for op in definition.ops() {
+                let message = op.message().unwrap();
+                prop_assert_eq!(&buildkit_proto::canonical::encode_op(&message), op.bytes(), "{:?}", message);
+            }
+        }
+    }
+
     #[test]
     fn digests_do_not_depend_on_how_a_graph_was_made(data in vec(any::<u8>(), 0..400)) {
         let recipe = Recipe::read(&data);
@@ -123,7 +134,7 @@ fn fields_of_later_versions_are_kept() {
     let read = Definition::from_bytes(Definition::from_pb(message).unwrap().to_bytes()).unwrap();
     let state = read.to_state().unwrap().run(["y"]).root();
     let again = state.marshal(Platform::LINUX_AMD64).unwrap();
-    let ops: Vec<&[u8]> = again.ops().map(|op| op.bytes().as_ref()).collect();
+    let ops: Vec<&[u8]> = again.ops().map(|op| op.bytes()).collect();
     assert_eq!(ops[..2], [&source[..], &process[..]]);
     assert_eq!(again.ops().nth(2).unwrap().inputs().unwrap(), [(Digest::of(&process), 0)]);
 }

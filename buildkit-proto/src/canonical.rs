@@ -18,45 +18,196 @@ use crate::pb::Op;
 
 /// The canonical bytes of `op`.
 pub fn encode_op(op: &Op) -> Vec<u8> {
-    let mut out = Vec::with_capacity(op.size());
+    let mut out = Writer::new();
     op.put(&mut out);
-    out
-}
-
-/// Appends the canonical bytes of `op` to `out`, for callers that encode many
-/// ops into one buffer.
-pub fn encode_op_into(op: &Op, out: &mut Vec<u8>) {
-    out.reserve(op.size());
-    op.put(out);
+    out.out
 }
 
 /// The canonical bytes of `definition`: the same definition always gives the
 /// same bytes, though the daemon itself does not depend on them.
 pub fn encode_definition(definition: &pb::Definition) -> Vec<u8> {
-    let mut out = Vec::with_capacity(definition.size());
+    let ops: usize = definition.def.iter().map(|op| op.len() + 5).sum();
+    let mut out = Writer::with_capacity(ops);
     definition.put(&mut out);
-    out
+    out.out
 }
 
 const VARINT: u32 = 0;
 const BYTES: u32 = 2;
 
+/// Writes a message field by field, for callers that need not build the
+/// message first. The fields of the canonical form are in the order of their
+/// numbers, those of a oneof last.
+#[derive(Debug, Clone, Default)]
+pub struct Writer {
+    out: Vec<u8>,
+}
+
+impl Writer {
+    /// A writer of an empty message.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A writer of an empty message, with room for so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { out: Vec::with_capacity(bytes) }
+    }
+
+    /// What was written.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.out
+    }
+
+    /// What was written.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.out
+    }
+
+    /// Begins again, with the memory it has.
+    pub fn clear(&mut self) {
+        self.out.clear();
+    }
+
+    /// A text or bytes; left out if empty.
+    #[inline]
+    pub fn bytes(&mut self, field: u32, bytes: impl AsRef<[u8]>) {
+        if !bytes.as_ref().is_empty() {
+            self.item(field, bytes);
+        }
+    }
+
+    /// A text or bytes of a list or a oneof, which are written even if empty.
+    #[inline]
+    pub fn item(&mut self, field: u32, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref();
+        self.key(field, BYTES);
+        self.varint(bytes.len() as u64);
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// A text of a list, given in parts.
+    pub fn joined<const N: usize>(&mut self, field: u32, parts: [&str; N]) {
+        self.key(field, BYTES);
+        self.varint(parts.iter().map(|part| part.len() as u64).sum());
+        for part in parts {
+            self.out.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    /// Fields that were written before.
+    pub fn fields(&mut self, written: &[u8]) {
+        self.out.extend_from_slice(written);
+    }
+
+    /// Every text of a list.
+    pub fn items(&mut self, field: u32, texts: &[String]) {
+        for text in texts {
+            self.item(field, text);
+        }
+    }
+
+    /// A value of an enumeration; left out if zero.
+    pub fn enumeration(&mut self, field: u32, value: impl Into<i32>) {
+        self.int(field, value.into());
+    }
+
+    /// A signed number of any width; left out if zero.
+    #[inline]
+    pub fn int(&mut self, field: u32, value: impl Into<i64>) {
+        self.uint(field, value.into().cast_unsigned());
+    }
+
+    /// An unsigned number of any width; left out if zero.
+    #[inline]
+    pub fn uint(&mut self, field: u32, value: impl Into<u64>) {
+        let value = value.into();
+        if value != 0 {
+            self.choice(field, value);
+        }
+    }
+
+    /// An unsigned number of a oneof, which is written even if zero.
+    #[inline]
+    pub fn choice(&mut self, field: u32, value: impl Into<u64>) {
+        self.key(field, VARINT);
+        self.varint(value.into());
+    }
+
+    /// A flag; left out if false.
+    #[inline]
+    pub fn flag(&mut self, field: u32, value: bool) {
+        self.uint(field, u64::from(value));
+    }
+
+    /// Numbers of any width in a list; left out if there is none.
+    pub fn packed(&mut self, field: u32, values: impl IntoIterator<Item = impl Into<i64>>) {
+        let mut values = values.into_iter().peekable();
+        if values.peek().is_some() {
+            self.message(field, |out| {
+                for value in values {
+                    out.varint(value.into().cast_unsigned());
+                }
+            });
+        }
+    }
+
+    /// An entry of a map of texts.
+    pub fn entry(&mut self, field: u32, key: &str, value: &str) {
+        self.message(field, |entry| {
+            entry.item(1, key);
+            entry.item(2, value);
+        });
+    }
+
+    /// A message, written even if empty.
+    #[inline]
+    pub fn message(&mut self, field: u32, content: impl FnOnce(&mut Self)) {
+        self.key(field, BYTES);
+        let at = self.out.len();
+        // One byte is enough for most lengths.
+        self.out.push(0);
+        content(self);
+        let len = self.out.len() - at - 1;
+        match (u8::try_from(len), self.out.get_mut(at)) {
+            (Ok(short @ ..0x80), Some(place)) => *place = short,
+            _ => self.widen(at, len),
+        }
+    }
+
+    /// Moves what follows `at` to make room for a long length.
+    fn widen(&mut self, at: usize, len: usize) {
+        let mut length = Self::new();
+        length.varint(len as u64);
+        self.out.splice(at..=at, length.out);
+    }
+
+    #[inline]
+    fn key(&mut self, field: u32, wire_type: u32) {
+        self.varint(u64::from(field << 3 | wire_type));
+    }
+
+    #[inline]
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.out.push(value.to_le_bytes()[0] | 0x80);
+            value >>= 7;
+        }
+        self.out.push(value.to_le_bytes()[0]);
+    }
+}
+
 /// A message written by the rules above, without its own key and length.
 trait Canonical {
-    fn size(&self) -> usize;
-    fn put(&self, out: &mut Vec<u8>);
+    fn put(&self, out: &mut Writer);
 }
 
 /// Hands messages without maps to prost.
 macro_rules! plain {
     ($($message:ty),* $(,)?) => {$(
         impl Canonical for $message {
-            fn size(&self) -> usize {
-                self.encoded_len()
-            }
-
-            fn put(&self, out: &mut Vec<u8>) {
-                self.encode_raw(out);
+            fn put(&self, out: &mut Writer) {
+                self.encode_raw(&mut out.out);
             }
         }
     )*};
@@ -79,23 +230,7 @@ plain!(
 );
 
 impl Canonical for Op {
-    fn size(&self) -> usize {
-        messages_size(1, &self.inputs)
-            + message_size(10, self.platform.as_ref())
-            + message_size(11, self.constraints.as_ref())
-            + match &self.op {
-                None => 0,
-                Some(pb::op::Op::Exec(op)) => message_size(2, Some(op)),
-                Some(pb::op::Op::Source(op)) => message_size(3, Some(op)),
-                Some(pb::op::Op::File(op)) => message_size(4, Some(op)),
-                Some(pb::op::Op::Build(op)) => message_size(5, Some(op)),
-                Some(pb::op::Op::Merge(op)) => message_size(6, Some(op)),
-                Some(pb::op::Op::Diff(op)) => message_size(7, Some(op)),
-                Some(pb::op::Op::Passthrough(op)) => message_size(8, Some(op)),
-            }
-    }
-
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         put_messages(out, 1, &self.inputs);
         put_message(out, 10, self.platform.as_ref());
         put_message(out, 11, self.constraints.as_ref());
@@ -113,26 +248,15 @@ impl Canonical for Op {
 }
 
 impl Canonical for pb::SourceOp {
-    fn size(&self) -> usize {
-        bytes_size(1, self.identifier.as_bytes()) + map_size(2, &self.attrs)
-    }
-
-    fn put(&self, out: &mut Vec<u8>) {
-        put_bytes(out, 1, self.identifier.as_bytes());
+    fn put(&self, out: &mut Writer) {
+        out.bytes(1, &self.identifier);
         put_map(out, 2, &self.attrs);
     }
 }
 
 impl Canonical for pb::BuildOp {
-    fn size(&self) -> usize {
-        int64_size(1, self.builder)
-            + map_size(2, &self.inputs)
-            + message_size(3, self.def.as_ref())
-            + map_size(4, &self.attrs)
-    }
-
-    fn put(&self, out: &mut Vec<u8>) {
-        put_int64(out, 1, self.builder);
+    fn put(&self, out: &mut Writer) {
+        out.int(1, self.builder);
         put_map(out, 2, &self.inputs);
         put_message(out, 3, self.def.as_ref());
         put_map(out, 4, &self.attrs);
@@ -140,15 +264,9 @@ impl Canonical for pb::BuildOp {
 }
 
 impl Canonical for pb::Definition {
-    fn size(&self) -> usize {
-        self.def.iter().map(|op| field_size(1, op.len())).sum::<usize>()
-            + map_size(2, &self.metadata)
-            + message_size(3, self.source.as_ref())
-    }
-
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         for op in &self.def {
-            put_field(out, 1, op);
+            out.item(1, op);
         }
         put_map(out, 2, &self.metadata);
         put_message(out, 3, self.source.as_ref());
@@ -156,20 +274,8 @@ impl Canonical for pb::Definition {
 }
 
 impl Canonical for pb::OpMetadata {
-    fn size(&self) -> usize {
-        bool_size(1, self.ignore_cache)
-            + map_size(2, &self.description)
-            + message_size(4, self.export_cache.as_ref())
-            + map_size(5, &self.caps)
-            + message_size(6, self.progress_group.as_ref())
-            + message_size(7, self.linux_resources.as_ref())
-    }
-
-    fn put(&self, out: &mut Vec<u8>) {
-        if self.ignore_cache {
-            put_key(out, 1, VARINT);
-            out.push(1);
-        }
+    fn put(&self, out: &mut Writer) {
+        out.flag(1, self.ignore_cache);
         put_map(out, 2, &self.description);
         put_message(out, 4, self.export_cache.as_ref());
         put_map(out, 5, &self.caps);
@@ -179,66 +285,41 @@ impl Canonical for pb::OpMetadata {
 }
 
 impl Canonical for pb::Source {
-    fn size(&self) -> usize {
-        map_size(1, &self.locations) + messages_size(2, &self.infos)
-    }
-
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Writer) {
         put_map(out, 1, &self.locations);
         put_messages(out, 2, &self.infos);
     }
 }
 
 impl Canonical for pb::SourceInfo {
-    fn size(&self) -> usize {
-        bytes_size(1, self.filename.as_bytes())
-            + bytes_size(2, &self.data)
-            + message_size(3, self.definition.as_ref())
-            + bytes_size(4, self.language.as_bytes())
-    }
-
-    fn put(&self, out: &mut Vec<u8>) {
-        put_bytes(out, 1, self.filename.as_bytes());
-        put_bytes(out, 2, &self.data);
+    fn put(&self, out: &mut Writer) {
+        out.bytes(1, &self.filename);
+        out.bytes(2, &self.data);
         put_message(out, 3, self.definition.as_ref());
-        put_bytes(out, 4, self.language.as_bytes());
+        out.bytes(4, &self.language);
     }
 }
 
 /// The value of a map entry: field 2, written whatever it is.
 trait Value {
-    fn size(&self) -> usize;
-    fn put(&self, out: &mut Vec<u8>);
+    fn put(&self, out: &mut Writer);
 }
 
 impl Value for String {
-    fn size(&self) -> usize {
-        field_size(2, self.len())
-    }
-
-    fn put(&self, out: &mut Vec<u8>) {
-        put_field(out, 2, self.as_bytes());
+    fn put(&self, out: &mut Writer) {
+        out.item(2, self);
     }
 }
 
 impl Value for Bytes {
-    fn size(&self) -> usize {
-        field_size(2, self.len())
-    }
-
-    fn put(&self, out: &mut Vec<u8>) {
-        put_field(out, 2, self);
+    fn put(&self, out: &mut Writer) {
+        out.item(2, self);
     }
 }
 
 impl Value for bool {
-    fn size(&self) -> usize {
-        2
-    }
-
-    fn put(&self, out: &mut Vec<u8>) {
-        put_key(out, 2, VARINT);
-        out.push(u8::from(*self));
+    fn put(&self, out: &mut Writer) {
+        out.choice(2, *self);
     }
 }
 
@@ -246,11 +327,7 @@ impl Value for bool {
 macro_rules! map_value {
     ($($message:ty),* $(,)?) => {$(
         impl Value for $message {
-            fn size(&self) -> usize {
-                message_size(2, Some(self))
-            }
-
-            fn put(&self, out: &mut Vec<u8>) {
+            fn put(&self, out: &mut Writer) {
                 put_message(out, 2, Some(self));
             }
         }
@@ -259,93 +336,23 @@ macro_rules! map_value {
 
 map_value!(pb::BuildInput, pb::OpMetadata, pb::Locations);
 
-fn map_size<V: Value>(field: u32, map: &BTreeMap<String, V>) -> usize {
-    map.iter().map(|(key, value)| field_size(field, field_size(1, key.len()) + value.size())).sum()
-}
-
-fn put_map<V: Value>(out: &mut Vec<u8>, field: u32, map: &BTreeMap<String, V>) {
+fn put_map<V: Value>(out: &mut Writer, field: u32, map: &BTreeMap<String, V>) {
     for (key, value) in map {
-        put_key(out, field, BYTES);
-        put_varint(out, (field_size(1, key.len()) + value.size()) as u64);
-        put_field(out, 1, key.as_bytes());
-        value.put(out);
+        out.message(field, |entry| {
+            entry.item(1, key);
+            value.put(entry);
+        });
     }
 }
 
-fn message_size<M: Canonical>(field: u32, message: Option<&M>) -> usize {
-    message.map_or(0, |m| field_size(field, m.size()))
-}
-
-fn put_message<M: Canonical>(out: &mut Vec<u8>, field: u32, message: Option<&M>) {
+fn put_message<M: Canonical>(out: &mut Writer, field: u32, message: Option<&M>) {
     if let Some(message) = message {
-        put_key(out, field, BYTES);
-        put_varint(out, message.size() as u64);
-        message.put(out);
+        out.message(field, |out| message.put(out));
     }
 }
 
-fn messages_size<M: Canonical>(field: u32, messages: &[M]) -> usize {
-    messages.iter().map(|m| message_size(field, Some(m))).sum()
-}
-
-fn put_messages<M: Canonical>(out: &mut Vec<u8>, field: u32, messages: &[M]) {
+fn put_messages<M: Canonical>(out: &mut Writer, field: u32, messages: &[M]) {
     for message in messages {
         put_message(out, field, Some(message));
     }
-}
-
-fn bytes_size(field: u32, bytes: &[u8]) -> usize {
-    if bytes.is_empty() { 0 } else { field_size(field, bytes.len()) }
-}
-
-fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
-    if !bytes.is_empty() {
-        put_field(out, field, bytes);
-    }
-}
-
-fn bool_size(field: u32, value: bool) -> usize {
-    if value { key_size(field) + 1 } else { 0 }
-}
-
-fn int64_size(field: u32, value: i64) -> usize {
-    if value == 0 { 0 } else { key_size(field) + varint_size(value.cast_unsigned()) }
-}
-
-fn put_int64(out: &mut Vec<u8>, field: u32, value: i64) {
-    if value != 0 {
-        put_key(out, field, VARINT);
-        put_varint(out, value.cast_unsigned());
-    }
-}
-
-fn field_size(field: u32, len: usize) -> usize {
-    key_size(field) + varint_size(len as u64) + len
-}
-
-fn put_field(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
-    put_key(out, field, BYTES);
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-fn key_size(field: u32) -> usize {
-    varint_size(u64::from(field) << 3)
-}
-
-fn put_key(out: &mut Vec<u8>, field: u32, wire_type: u32) {
-    put_varint(out, u64::from(field << 3 | wire_type));
-}
-
-fn varint_size(value: u64) -> usize {
-    // Seven bits a byte, and one byte for zero.
-    (70 - (value | 1).leading_zeros() as usize) / 7
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value.to_le_bytes()[0] | 0x80);
-        value >>= 7;
-    }
-    out.push(value.to_le_bytes()[0]);
 }

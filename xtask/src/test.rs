@@ -84,6 +84,11 @@ fn tests(steps: &mut Steps, daemons: &Daemons, options: &Options) -> Result {
     }
     let outcome = show_tests(&mut test);
 
+    steps.begin("time and memory of large graphs");
+    // Debug builds say nothing about what hashing is compared with.
+    let bounds = ["test", "--release", "-p", "buildkit-llb", "--test", "bounds", "--", "--show-output"];
+    let outcome = outcome.and(show(cargo().args(bounds)));
+
     steps.begin("daemon tests");
     for reason in &daemons.reasons {
         println!("SKIPPED daemons: {reason}");

@@ -1,13 +1,16 @@
 //! Processes as the wire has them.
 
+use std::borrow::Cow;
+
+use buildkit_proto::canonical::Writer;
 use buildkit_proto::pb;
 
-use super::{InputSet, Marshaller, fail};
+use super::{Marshaller, Scratch, fail};
 use crate::caps::{Cap, Caps};
 use crate::error::{Error, ErrorKind};
-use crate::exec::{ExecOp, Extra, MountPoint, Output, host_address};
+use crate::exec::{ExecOp, Extra, MountOptions, MountPoint, Output, host_address};
 use crate::graph::Vertex;
-use crate::mount::{ContentCache, CustomKind, Sharing};
+use crate::mount::{ContentCache, CustomKind, Secret, Sharing, Ssh};
 use crate::state::{Network, Security};
 
 const PATH_UNIX: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -18,9 +21,9 @@ impl Marshaller<'_> {
         &self,
         vertex: &Vertex,
         exec: &ExecOp,
-        inputs: &mut Vec<pb::Input>,
+        scratch: &mut Scratch,
         caps: &mut Caps,
-    ) -> Result<pb::op::Op, Error> {
+    ) -> Result<(), Error> {
         static PLAIN: Extra = Extra {
             proxy: None,
             secrets: Vec::new(),
@@ -37,81 +40,22 @@ impl Marshaller<'_> {
             return Err(fail(vertex, ErrorKind::NoArguments));
         }
         caps.insert(Cap::EXEC_META_BASE);
-
-        let mut seen = InputSet::default();
-        let mut mounts = Vec::with_capacity(exec.mounts.len() + extra.secrets.len() + extra.ssh.len());
-        for point in &exec.mounts {
-            let input = match &point.source {
+        let Scratch { out, inputs, positions } = scratch;
+        for point in &*exec.mounts {
+            positions.push(match &point.source {
                 None => -1,
-                Some(edge) => seen.position(self.resolve(edge)?),
-            };
-            mounts.push(mount(vertex, point, input, caps)?);
+                Some(edge) => inputs.position(self.resolve(edge)?),
+            });
+            check(vertex, point, caps)?;
         }
-        *inputs = seen.list.iter().map(|(entry, index)| self.input(*entry, *index)).collect();
-
-        let mut secret_env = Vec::new();
         for secret in &extra.secrets {
             caps.insert(Cap::EXEC_MOUNT_SECRET);
-            if let Some(name) = &secret.env {
+            if secret.env.is_some() {
                 caps.insert(Cap::EXEC_SECRETENV);
-                secret_env.push(pb::SecretEnv {
-                    id: secret.id.clone(),
-                    name: name.clone(),
-                    optional: secret.optional,
-                });
-            }
-            if let Some(dest) = &secret.dest {
-                mounts.push(pb::Mount {
-                    input: -1,
-                    dest: dest.clone(),
-                    mount_type: pb::MountType::Secret.into(),
-                    secret_opt: Some(pb::SecretOpt {
-                        id: secret.id.clone(),
-                        uid: secret.uid,
-                        gid: secret.gid,
-                        mode: secret.mode,
-                        optional: secret.optional,
-                    }),
-                    ..pb::Mount::default()
-                });
             }
         }
-        let mut first_socket = None;
-        for (i, ssh) in extra.ssh.iter().enumerate() {
-            caps.insert(Cap::EXEC_MOUNT_SSH);
-            let dest = ssh.dest.clone().unwrap_or_else(|| format!("/run/buildkit/ssh_agent.{i}"));
-            first_socket.get_or_insert_with(|| dest.clone());
-            mounts.push(pb::Mount {
-                input: -1,
-                dest,
-                mount_type: pb::MountType::Ssh.into(),
-                ssh_opt: Some(pb::SshOpt {
-                    id: ssh.id.clone(),
-                    uid: ssh.uid,
-                    gid: ssh.gid,
-                    mode: ssh.mode,
-                    optional: ssh.optional,
-                }),
-                ..pb::Mount::default()
-            });
-        }
-
-        let mut env = context.env.to_vec();
-        if let Some(socket) = first_socket
-            && context.env.value("SSH_AUTH_SOCK").is_none()
-        {
-            env.push(format!("SSH_AUTH_SOCK={socket}"));
-        }
-        if let Some(server) = &self.options.caps {
-            if server.supports(Cap::EXEC_META_SETSDEFAULTPATH).is_ok() {
-                caps.insert(Cap::EXEC_META_SETSDEFAULTPATH);
-            } else if context.env.value("PATH").is_none() {
-                let path = if self.platform.os == "windows" { PATH_WINDOWS } else { PATH_UNIX };
-                env.push(format!("PATH={path}"));
-            }
-        }
-
         for (present, cap) in [
+            (!extra.ssh.is_empty(), Cap::EXEC_MOUNT_SSH),
             (!context.ulimits.is_empty(), Cap::EXEC_META_ULIMIT),
             (context.network != Network::Sandbox, Cap::EXEC_META_NETWORK),
             (context.security != Security::Sandbox, Cap::EXEC_META_SECURITY),
@@ -123,75 +67,122 @@ impl Marshaller<'_> {
                 caps.insert(cap);
             }
         }
-        let text = |value: &Option<std::sync::Arc<str>>| value.as_deref().unwrap_or_default().to_owned();
-        let meta = pb::Meta {
-            args: exec.command.args.clone(),
-            env,
-            cwd: context.dir.to_string(),
-            user: text(&context.user),
-            proxy_env: extra.proxy.as_ref().map(|proxy| pb::ProxyEnv {
-                http_proxy: proxy.http.clone(),
-                https_proxy: proxy.https.clone(),
-                ftp_proxy: proxy.ftp.clone(),
-                no_proxy: proxy.no.clone(),
-                all_proxy: proxy.all.clone(),
-            }),
-            extra_hosts: context
-                .hosts
-                .iter()
-                .map(|(host, ip)| pb::HostIp { host: host.clone(), ip: host_address(*ip) })
-                .collect(),
-            hostname: text(&context.hostname),
-            ulimit: context
-                .ulimits
-                .iter()
-                .map(|limit| pb::Ulimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard })
-                .collect(),
-            cgroup_parent: text(&context.cgroup_parent),
-            remove_mount_stubs_recursive: true,
-            valid_exit_codes: extra.valid_exit_codes.clone(),
-        };
-        let network = match context.network {
-            Network::Sandbox => pb::NetMode::Unset,
-            Network::Host => pb::NetMode::Host,
-            Network::None => pb::NetMode::None,
-        };
-        let security = match context.security {
-            Security::Sandbox => pb::SecurityMode::Sandbox,
-            Security::Insecure => pb::SecurityMode::Insecure,
-        };
-        let devices = extra.devices.iter();
-        Ok(pb::op::Op::Exec(pb::ExecOp {
-            meta: Some(meta),
-            mounts,
-            network: network.into(),
-            security: security.into(),
-            secretenv: secret_env,
-            cdi_devices: devices
-                .map(|device| pb::CdiDevice { name: device.name.clone(), optional: device.optional })
-                .collect(),
-        }))
+        let path = self.default_path(exec, caps);
+        let platform = vertex.constraints.explicit_platform().or(context.platform.as_deref());
+        self.head(out, vertex, &inputs.list, Some(platform.unwrap_or(self.platform)));
+
+        out.message(2, |out| {
+            out.message(1, |out| put_meta(out, exec, extra, path));
+            for (point, input) in exec.mounts.iter().zip(positions) {
+                out.message(2, |out| put_mount(out, point, *input));
+            }
+            for secret in &extra.secrets {
+                if let Some(dest) = &secret.dest {
+                    out.message(2, |out| put_secret(out, secret, dest));
+                }
+            }
+            for (at, ssh) in extra.ssh.iter().enumerate() {
+                out.message(2, |out| put_ssh(out, ssh, at));
+            }
+            out.enumeration(
+                3,
+                match context.network {
+                    Network::Sandbox => pb::NetMode::Unset,
+                    Network::Host => pb::NetMode::Host,
+                    Network::None => pb::NetMode::None,
+                },
+            );
+            out.enumeration(
+                4,
+                match context.security {
+                    Security::Sandbox => pb::SecurityMode::Sandbox,
+                    Security::Insecure => pb::SecurityMode::Insecure,
+                },
+            );
+            for secret in &extra.secrets {
+                if let Some(name) = &secret.env {
+                    out.message(5, |out| {
+                        out.bytes(1, &secret.id);
+                        out.bytes(2, name);
+                        out.flag(3, secret.optional);
+                    });
+                }
+            }
+            for device in &extra.devices {
+                out.message(6, |out| {
+                    out.bytes(1, &device.name);
+                    out.flag(2, device.optional);
+                });
+            }
+        });
+        Ok(())
+    }
+
+    /// Where a daemon that does not know it by itself finds commands.
+    fn default_path(&self, exec: &ExecOp, caps: &mut Caps) -> Option<&'static str> {
+        let server = self.options.caps.as_ref()?;
+        if server.supports(Cap::EXEC_META_SETSDEFAULTPATH).is_ok() {
+            caps.insert(Cap::EXEC_META_SETSDEFAULTPATH);
+            return None;
+        }
+        let path = if self.platform.os == "windows" { PATH_WINDOWS } else { PATH_UNIX };
+        exec.context.env.value("PATH").is_none().then_some(path)
     }
 }
 
-fn mount(vertex: &Vertex, point: &MountPoint, input: i64, caps: &mut Caps) -> Result<pb::Mount, Error> {
-    let mut out = pb::Mount {
-        input,
-        dest: point.dest.to_string(),
-        output: match point.output {
-            Output::Index(index) => i64::from(index),
-            Output::Source | Output::Nothing(_) => -1,
-        },
-        ..pb::Mount::default()
-    };
+fn put_meta(out: &mut Writer, exec: &ExecOp, extra: &Extra, path: Option<&str>) {
+    let context = &*exec.context;
+    out.fields(exec.command.args.fields());
+    for (key, value) in context.env.iter() {
+        out.joined(2, [key, "=", value]);
+    }
+    if let Some(socket) = extra.ssh.first()
+        && context.env.value("SSH_AUTH_SOCK").is_none()
+    {
+        out.joined(2, ["SSH_AUTH_SOCK=", &socket_path(socket, 0)]);
+    }
+    if let Some(path) = path {
+        out.joined(2, ["PATH=", path]);
+    }
+    out.bytes(3, &*context.dir);
+    out.bytes(4, context.user.as_deref().unwrap_or_default());
+    if let Some(proxy) = &extra.proxy {
+        out.message(5, |out| {
+            out.bytes(1, &proxy.http);
+            out.bytes(2, &proxy.https);
+            out.bytes(3, &proxy.ftp);
+            out.bytes(4, &proxy.no);
+            out.bytes(5, &proxy.all);
+        });
+    }
+    for (host, ip) in &*context.hosts {
+        out.message(6, |out| {
+            out.bytes(1, host);
+            out.bytes(2, host_address(*ip));
+        });
+    }
+    out.bytes(7, context.hostname.as_deref().unwrap_or_default());
+    for limit in &*context.ulimits {
+        out.message(9, |out| {
+            out.bytes(1, &limit.name);
+            out.int(2, limit.soft);
+            out.int(3, limit.hard);
+        });
+    }
+    out.bytes(10, context.cgroup_parent.as_deref().unwrap_or_default());
+    // Mount points the daemon made go away with their parents.
+    out.flag(11, true);
+    out.packed(12, extra.valid_exit_codes.iter().copied());
+}
+
+/// What the mount needs of the daemon, unless it cannot be.
+fn check(vertex: &Vertex, point: &MountPoint, caps: &mut Caps) -> Result<(), Error> {
     let Some(options) = &point.options else {
         if point.source.is_some() {
             caps.insert(Cap::EXEC_MOUNT_BIND);
         }
-        return Ok(out);
+        return Ok(());
     };
-    out.readonly = options.readonly;
-    out.selector.clone_from(&options.selector);
     if !options.selector.is_empty() {
         caps.insert(Cap::EXEC_MOUNT_SELECTOR);
     }
@@ -199,23 +190,14 @@ fn mount(vertex: &Vertex, point: &MountPoint, input: i64, caps: &mut Caps) -> Re
         CustomKind::Cache { id, .. } if id.is_empty() => {
             return Err(fail(vertex, ErrorKind::CacheWithoutId { dest: point.dest.to_string() }));
         }
-        CustomKind::Cache { id, sharing } => {
-            let sharing = match sharing {
-                Sharing::Shared => pb::CacheSharingOpt::Shared,
-                Sharing::Private => pb::CacheSharingOpt::Private,
-                Sharing::Locked => pb::CacheSharingOpt::Locked,
-            };
-            out.mount_type = pb::MountType::Cache.into();
-            out.cache_opt = Some(pb::CacheOpt { id: id.clone(), sharing: sharing.into() });
+        CustomKind::Cache { .. } => {
             caps.insert(Cap::EXEC_MOUNT_CACHE);
             caps.insert(Cap::EXEC_MOUNT_CACHE_SHARING);
         }
+        CustomKind::Tmpfs { .. } if point.source.is_some() => {
+            return Err(fail(vertex, ErrorKind::TmpfsWithSource { dest: point.dest.to_string() }));
+        }
         CustomKind::Tmpfs { size } => {
-            if point.source.is_some() {
-                return Err(fail(vertex, ErrorKind::TmpfsWithSource { dest: point.dest.to_string() }));
-            }
-            out.mount_type = pb::MountType::Tmpfs.into();
-            out.tmpfs_opt = Some(pb::TmpfsOpt { size: *size });
             caps.insert(Cap::EXEC_MOUNT_TMPFS);
             if *size > 0 {
                 caps.insert(Cap::EXEC_MOUNT_TMPFS_SIZE);
@@ -227,14 +209,86 @@ fn mount(vertex: &Vertex, point: &MountPoint, input: i64, caps: &mut Caps) -> Re
             }
         }
     }
-    let content_cache = match options.content_cache {
-        ContentCache::Default => pb::MountContentCache::Default,
-        ContentCache::On => pb::MountContentCache::On,
-        ContentCache::Off => pb::MountContentCache::Off,
-    };
-    out.content_cache = content_cache.into();
     if options.content_cache != ContentCache::Default {
         caps.insert(Cap::EXEC_MOUNT_CACHE_CONTENT);
     }
-    Ok(out)
+    Ok(())
+}
+
+fn put_mount(out: &mut Writer, point: &MountPoint, input: i64) {
+    let output = match point.output {
+        Output::Index(index) => i64::from(index),
+        Output::Source | Output::Nothing(_) => -1,
+    };
+    let options = point.options.as_deref();
+    out.int(1, input);
+    out.bytes(2, options.map_or("", |options| &options.selector));
+    out.bytes(3, &*point.dest);
+    out.int(4, output);
+    if let Some(MountOptions { readonly, content_cache, kind, .. }) = options {
+        out.flag(5, *readonly);
+        match kind {
+            CustomKind::Bind => {}
+            CustomKind::Cache { id, sharing } => {
+                out.enumeration(6, pb::MountType::Cache);
+                out.message(20, |out| {
+                    out.bytes(1, id);
+                    out.enumeration(
+                        2,
+                        match sharing {
+                            Sharing::Shared => pb::CacheSharingOpt::Shared,
+                            Sharing::Private => pb::CacheSharingOpt::Private,
+                            Sharing::Locked => pb::CacheSharingOpt::Locked,
+                        },
+                    );
+                });
+            }
+            CustomKind::Tmpfs { size } => {
+                out.enumeration(6, pb::MountType::Tmpfs);
+                out.message(19, |out| out.int(1, *size));
+            }
+        }
+        out.enumeration(
+            24,
+            match content_cache {
+                ContentCache::Default => pb::MountContentCache::Default,
+                ContentCache::On => pb::MountContentCache::On,
+                ContentCache::Off => pb::MountContentCache::Off,
+            },
+        );
+    }
+}
+
+fn put_secret(out: &mut Writer, secret: &Secret, dest: &str) {
+    out.int(1, -1);
+    out.bytes(3, dest);
+    out.enumeration(6, pb::MountType::Secret);
+    out.message(21, |out| {
+        out.bytes(1, &secret.id);
+        out.uint(2, secret.uid);
+        out.uint(3, secret.gid);
+        out.uint(4, secret.mode);
+        out.flag(5, secret.optional);
+    });
+}
+
+fn put_ssh(out: &mut Writer, ssh: &Ssh, at: usize) {
+    out.int(1, -1);
+    out.bytes(3, &*socket_path(ssh, at));
+    out.enumeration(6, pb::MountType::Ssh);
+    out.message(22, |out| {
+        out.bytes(1, &ssh.id);
+        out.uint(2, ssh.uid);
+        out.uint(3, ssh.gid);
+        out.uint(4, ssh.mode);
+        out.flag(5, ssh.optional);
+    });
+}
+
+/// Where the socket that is the process's `at`-th is.
+fn socket_path(ssh: &Ssh, at: usize) -> Cow<'_, str> {
+    match &ssh.dest {
+        Some(dest) => Cow::Borrowed(dest),
+        None => Cow::Owned(format!("/run/buildkit/ssh_agent.{at}")),
+    }
 }

@@ -3,21 +3,21 @@
 mod exec;
 mod file;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use buildkit_proto::{canonical, pb};
-use bytes::{Bytes, BytesMut};
+use buildkit_proto::canonical::Writer;
 
 use crate::caps::{Cap, Caps, ServerCaps};
-use crate::constraints::{Constraints, OpMetadata};
+use crate::constraints::{Constraints, MetadataList, OpMetadata};
 use crate::definition::{Definition, Entry, SourceInfos};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind};
 use crate::exec::{MountPoint, Output};
 use crate::graph::{BuildFile, Edge, Op, Vertex};
+use crate::op_bytes::{self, Span};
 use crate::platform::Platform;
 use crate::source::SourceOp;
 use crate::source_map::SourceLocation;
@@ -133,11 +133,23 @@ struct Marshaller<'a> {
     done: SpreadMap<*const Vertex, usize>,
     /// The vertex that was done last, and its entry.
     last: (*const Vertex, usize),
-    by_digest: ByDigest,
+    known: Known,
     entries: Vec<Entry>,
     infos: SourceInfos,
-    buffer: Vec<u8>,
-    arena: BytesMut,
+    metadata: MetadataList,
+    scratch: Scratch,
+    bytes: op_bytes::Builder,
+}
+
+/// Memory that every op begins with anew.
+#[derive(Default)]
+struct Scratch {
+    /// The op as it is written.
+    out: Writer,
+    /// What the op takes.
+    inputs: InputSet,
+    /// Which of the inputs each edge of the op is.
+    positions: Vec<i64>,
 }
 
 enum Visit<'a> {
@@ -153,11 +165,12 @@ impl<'a> Marshaller<'a> {
             platform: options.constraints.explicit_platform().unwrap_or(&options.platform),
             done: SpreadMap::default(),
             last: (std::ptr::null(), 0),
-            by_digest: ByDigest::default(),
+            known: Known::default(),
             entries: Vec::new(),
             infos: SourceInfos::default(),
-            buffer: Vec::new(),
-            arena: BytesMut::new(),
+            metadata: MetadataList::default(),
+            scratch: Scratch::default(),
+            bytes: op_bytes::Builder::default(),
         }
     }
 
@@ -182,6 +195,11 @@ impl<'a> Marshaller<'a> {
                 }
                 Visit::Close(vertex, sole) => {
                     if sole || !self.done.contains_key(&std::ptr::from_ref(vertex)) {
+                        if self.entries.len() == self.entries.capacity() {
+                            // What is open will nearly all be entered.
+                            self.entries.reserve(stack.len() + 2);
+                            self.known.followers.reserve(stack.len() + 2);
+                        }
                         let entry = self.marshal(vertex)?;
                         self.last = (vertex, entry);
                         if !sole {
@@ -195,25 +213,26 @@ impl<'a> Marshaller<'a> {
     }
 
     fn finish(mut self, root: &Edge) -> Result<Definition, Error> {
-        let (entry, index) = self.resolve(root)?;
-        let terminal = pb::Op { inputs: vec![self.input(entry, index)], ..pb::Op::default() };
+        let head = self.resolve(root)?;
+        let mut terminal = Writer::new();
+        self.inputs(&mut terminal, &[head]);
         let mut caps: Caps = [Cap::CONSTRAINTS, Cap::PLATFORM].into_iter().collect();
-        for entry in &self.entries {
-            if entry.metadata.ignore_cache {
+        for metadata in self.metadata.iter() {
+            if metadata.ignore_cache {
                 caps.insert(Cap::META_IGNORECACHE);
             }
-            if !entry.metadata.description.is_empty() {
+            if !metadata.description.is_empty() {
                 caps.insert(Cap::META_DESCRIPTION);
             }
-            if entry.metadata.export_cache.is_some() {
+            if metadata.export_cache.is_some() {
                 caps.insert(Cap::META_EXPORTCACHE);
             }
         }
-        let bytes = Bytes::from(canonical::encode_op(&terminal));
-        let metadata = OpMetadata { caps, ..OpMetadata::default() };
-        self.entries.push(Entry::new(Digest::of(&bytes), bytes, metadata, None));
+        let metadata = self.metadata.add(OpMetadata { caps, ..OpMetadata::default() });
+        let (digest, bytes) = (Digest::of(terminal.as_bytes()), self.bytes.copy(terminal.as_bytes()));
+        self.entries.push(Entry::new(digest, bytes, metadata, None));
         self.entries.shrink_to_fit();
-        Ok(Definition::new(self.entries, self.infos.finish(), true))
+        Ok(Definition::new(self.entries, self.bytes.finish(), self.metadata, self.infos.finish(), true))
     }
 
     /// The entry and the output index an edge stands for.
@@ -223,7 +242,8 @@ impl<'a> Marshaller<'a> {
             Op::Exec(op) => match op.mounts.get(edge.slot as usize) {
                 Some(MountPoint { output: Output::Index(index), .. }) => i64::from(*index),
                 Some(MountPoint { output: Output::Nothing(mount), dest, .. }) => {
-                    return Err(fail(vertex, ErrorKind::NoOutput { dest: dest.to_string(), mount }));
+                    let (dest, mount) = (dest.to_string(), mount.name());
+                    return Err(fail(vertex, ErrorKind::NoOutput { dest, mount }));
                 }
                 _ => 0,
             },
@@ -238,16 +258,19 @@ impl<'a> Marshaller<'a> {
         }
     }
 
-    fn input(&self, entry: usize, index: i64) -> pb::Input {
-        let digest = self.entries.get(entry).map(|entry| entry.digest.to_string()).unwrap_or_default();
-        pb::Input { digest, index }
-    }
-
     fn marshal(&mut self, vertex: &Vertex) -> Result<usize, Error> {
         let own = vertex.constraints.inner();
         let locations = own.map(|own| own.locations.as_slice()).unwrap_or_default();
-        let base = self.options.constraints.inner();
-        let mut metadata = match (base, own) {
+        if let Op::Loaded(op) = &vertex.op {
+            let mut last = None;
+            for edge in &op.inputs {
+                last = last.max(Some(self.resolve(edge)?.0));
+            }
+            let metadata = op.metadata.clone();
+            let bytes = |bytes: &mut op_bytes::Builder| bytes.keep(op.bytes.clone());
+            return Ok(self.add(op.digest, last, metadata, &op.locations, bytes));
+        }
+        let mut metadata = match (self.options.constraints.inner(), own) {
             (None, None) => OpMetadata::default(),
             (Some(one), None) | (None, Some(one)) => one.metadata.clone(),
             (Some(base), Some(own)) => {
@@ -256,61 +279,65 @@ impl<'a> Marshaller<'a> {
                 metadata
             }
         };
-        if let Op::Loaded(op) = &vertex.op {
-            return Ok(self.add(op.digest, Some(op.bytes.clone()), op.metadata.clone(), &op.locations));
-        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        self.write(vertex, &mut scratch, &mut metadata)?;
+        let digest = Digest::of(scratch.out.as_bytes());
+        let last = scratch.inputs.list.iter().map(|(entry, _)| *entry).max();
+        let entry = self.add(digest, last, metadata, locations, |bytes| bytes.copy(scratch.out.as_bytes()));
+        self.scratch = scratch;
+        Ok(entry)
+    }
 
-        let mut op = pb::Op::default();
+    /// Writes an op, field by field: the numbers are those of `ops.proto`.
+    fn write(&self, vertex: &Vertex, scratch: &mut Scratch, metadata: &mut OpMetadata) -> Result<(), Error> {
         let caps = &mut metadata.caps;
-        let (body, platform) = match &vertex.op {
-            Op::Source(source) => self.source(vertex, source, caps)?,
+        match &vertex.op {
+            Op::Source(source) => self.source(vertex, source, &mut scratch.out, caps)?,
             Op::Exec(exec) => {
                 if metadata.linux_resources.is_some() {
                     caps.insert(Cap::EXEC_META_LINUX_RESOURCES);
                 }
-                let platform = vertex
-                    .constraints
-                    .explicit_platform()
-                    .or(exec.context.platform.as_deref())
-                    .unwrap_or(self.platform);
-                (self.exec(vertex, exec, &mut op.inputs, caps)?, Some(platform))
+                self.exec(vertex, exec, scratch, caps)?;
             }
-            Op::File(file) => (self.file(vertex, file, &mut op.inputs, caps)?, None),
+            Op::File(file) => self.file(vertex, file, scratch, caps)?,
             Op::Merge(edges) => {
                 caps.insert(Cap::MERGEOP);
-                op.inputs = self.inputs(edges)?;
-                let inputs = (0..).take(edges.len()).map(|input| pb::MergeInput { input }).collect();
-                (pb::op::Op::Merge(pb::MergeOp { inputs }), None)
+                let out = self.begin(vertex, edges, None, scratch)?;
+                out.message(6, |merge| {
+                    for input in 0..to_i64(edges.len()) {
+                        merge.message(1, |out| out.int(1, input));
+                    }
+                });
             }
             Op::Diff(diff) => {
                 caps.insert(Cap::DIFFOP);
-                op.inputs = self.inputs(diff.lower.iter().chain(&diff.upper))?;
+                let out = self.begin(vertex, diff.lower.iter().chain(&diff.upper), None, scratch)?;
                 let upper = i64::from(diff.lower.is_some());
-                (
-                    pb::op::Op::Diff(pb::DiffOp {
-                        lower: Some(pb::LowerDiffInput { input: if diff.lower.is_some() { 0 } else { -1 } }),
-                        upper: Some(pb::UpperDiffInput {
-                            input: if diff.upper.is_some() { upper } else { -1 },
-                        }),
-                    }),
-                    None,
-                )
+                out.message(7, |out| {
+                    out.message(1, |out| out.int(1, if diff.lower.is_some() { 0 } else { -1 }));
+                    out.message(2, |out| out.int(1, if diff.upper.is_some() { upper } else { -1 }));
+                });
             }
             Op::Passthrough(passthrough) => {
                 caps.insert(Cap::PASSTHROUGHOP);
-                let handed = (0..).zip(&passthrough.inputs).filter(|(_, (_, output))| *output);
-                let outputs: Vec<i64> = handed.map(|(index, _)| index).collect();
+                let handed = (0_i64..).zip(&passthrough.inputs).filter(|(_, (_, output))| *output);
+                let mut outputs = handed.map(|(index, _)| index).peekable();
                 if passthrough.inputs.is_empty() {
                     return Err(fail(vertex, ErrorKind::PassthroughWithoutInput));
                 }
                 if passthrough.id.is_empty() {
                     return Err(fail(vertex, ErrorKind::PassthroughWithoutId));
                 }
-                if outputs.is_empty() {
+                if outputs.peek().is_none() {
                     return Err(fail(vertex, ErrorKind::PassthroughWithoutOutput));
                 }
-                op.inputs = self.inputs(passthrough.inputs.iter().map(|(edge, _)| edge))?;
-                (pb::op::Op::Passthrough(pb::PassthroughOp { id: passthrough.id.clone(), outputs }), None)
+                let edges = passthrough.inputs.iter().map(|(edge, _)| edge);
+                let out = self.begin(vertex, edges, None, scratch)?;
+                out.message(8, |out| {
+                    out.bytes(1, &passthrough.id);
+                    out.packed(2, outputs);
+                });
             }
             Op::Build(file) => {
                 let BuildFile { input, filename } = &**file;
@@ -318,60 +345,46 @@ impl<'a> Marshaller<'a> {
                 if input.is_none() {
                     return Err(fail(vertex, ErrorKind::BuildWithoutInput));
                 }
-                op.inputs = self.inputs(input)?;
-                let attrs = filename.iter().map(|name| ("llbbuild.filename".to_owned(), name.clone()));
-                let build = pb::BuildOp {
-                    builder: -1,
-                    inputs: [("buildkit.llb.definition".to_owned(), pb::BuildInput { input: 0 })].into(),
-                    def: None,
-                    attrs: attrs.collect(),
-                };
-                (pb::op::Op::Build(build), Some(self.platform_of(vertex)))
+                let out = self.begin(vertex, input, Some(self.platform_of(vertex)), scratch)?;
+                out.message(5, |out| {
+                    out.int(1, -1);
+                    out.message(2, |input| {
+                        input.item(1, "buildkit.llb.definition");
+                        // The first input of the op: a message without fields.
+                        input.message(2, |_| ());
+                    });
+                    if let Some(name) = filename {
+                        out.entry(4, "llbbuild.filename", name);
+                    }
+                });
             }
             Op::Invalid(op) => return Err(fail(vertex, op.kind.clone())),
             Op::Loaded(_) => return Err(fail(vertex, ErrorKind::NoResult)),
-        };
-        op.op = Some(body);
-        op.platform = platform.map(platform_pb);
-        let filters = base.iter().chain(&own).flat_map(|inner| inner.filters.iter().cloned());
-        op.constraints = Some(pb::WorkerConstraints { filter: filters.collect() });
-
-        self.buffer.clear();
-        canonical::encode_op_into(&op, &mut self.buffer);
-        let digest = Digest::of(&self.buffer);
-        Ok(self.add(digest, None, metadata, locations))
+        }
+        Ok(())
     }
 
-    /// The entry called `digest`, with these bytes or else those of the buffer.
+    /// The entry called `digest`, which takes the entry `last` and nothing later; its bytes are asked for only if it
+    /// is new.
     fn add(
         &mut self,
         digest: Digest,
-        bytes: Option<Bytes>,
+        last: Option<usize>,
         metadata: OpMetadata,
         locations: &[SourceLocation],
+        bytes: impl FnOnce(&mut op_bytes::Builder) -> Span,
     ) -> usize {
-        let locations: Vec<_> =
+        let locations =
             locations.iter().filter_map(|location| self.infos.locate(location, self.options)).collect();
-        let entry = self.by_digest.position_or_insert(&self.entries, digest);
+        let metadata = self.metadata.add(metadata);
+        let entry = self.known.position_or_insert(&self.entries, digest, last);
         if let Some(known) = self.entries.get_mut(entry) {
-            known.metadata.merge(&metadata);
-            known.locations.get_or_insert_default().extend(locations);
-            return entry;
+            known.merge(&mut self.metadata, metadata, locations);
+        } else {
+            let bytes = bytes(&mut self.bytes);
+            self.entries.push(Entry::new(digest, bytes, metadata, Some(locations)));
         }
-        let bytes = bytes.unwrap_or_else(|| self.keep());
-        self.entries.push(Entry::new(digest, bytes, metadata, Some(locations)));
         entry
-    }
-
-    /// The bytes of the buffer, in memory that many ops share.
-    fn keep(&mut self) -> Bytes {
-        const MOST: usize = 64 << 10;
-        if self.arena.capacity() < self.buffer.len() {
-            let wanted = (self.entries.len() * 256).clamp(256, MOST).max(self.buffer.len());
-            self.arena = BytesMut::with_capacity(wanted);
-        }
-        self.arena.extend_from_slice(&self.buffer);
-        self.arena.split().freeze()
     }
 
     fn platform_of<'v>(&self, vertex: &'v Vertex) -> &'v Platform
@@ -381,22 +394,60 @@ impl<'a> Marshaller<'a> {
         vertex.constraints.explicit_platform().unwrap_or(self.platform)
     }
 
-    fn inputs<'e>(&self, edges: impl IntoIterator<Item = &'e Edge>) -> Result<Vec<pb::Input>, Error> {
-        edges
-            .into_iter()
-            .map(|edge| self.resolve(edge).map(|(entry, index)| self.input(entry, index)))
-            .collect()
+    /// Writes what comes before the body of an op whose inputs are `edges`.
+    fn begin<'s, 'e>(
+        &self,
+        vertex: &Vertex,
+        edges: impl IntoIterator<Item = &'e Edge>,
+        platform: Option<&Platform>,
+        scratch: &'s mut Scratch,
+    ) -> Result<&'s mut Writer, Error> {
+        for edge in edges {
+            scratch.inputs.list.push(self.resolve(edge)?);
+        }
+        self.head(&mut scratch.out, vertex, &scratch.inputs.list, platform);
+        Ok(&mut scratch.out)
     }
 
-    fn source<'v>(
+    /// Inputs, platform and constraints, which stand before the body of every op.
+    fn head(&self, out: &mut Writer, vertex: &Vertex, inputs: &[(usize, i64)], platform: Option<&Platform>) {
+        self.inputs(out, inputs);
+        if let Some(platform) = platform {
+            out.message(10, |out| {
+                out.bytes(1, &*platform.architecture);
+                out.bytes(2, &*platform.os);
+                out.bytes(3, &*platform.variant);
+                out.bytes(4, &*platform.os_version);
+                out.items(5, &platform.os_features);
+            });
+        }
+        out.message(11, |out| {
+            for constraints in [&self.options.constraints, &vertex.constraints] {
+                if let Some(inner) = constraints.inner() {
+                    out.items(1, &inner.filters);
+                }
+            }
+        });
+    }
+
+    fn inputs(&self, out: &mut Writer, inputs: &[(usize, i64)]) {
+        for (entry, index) in inputs {
+            out.message(1, |out| {
+                if let Some(entry) = self.entries.get(*entry) {
+                    out.bytes(1, entry.digest.text());
+                }
+                out.int(2, *index);
+            });
+        }
+    }
+
+    fn source(
         &self,
-        vertex: &'v Vertex,
+        vertex: &Vertex,
         source: &SourceOp,
+        out: &mut Writer,
         caps: &mut Caps,
-    ) -> Result<(pb::op::Op, Option<&'v Platform>), Error>
-    where
-        'a: 'v,
-    {
+    ) -> Result<(), Error> {
         if let Some(error) = &source.error {
             return Err(fail(vertex, error.clone()));
         }
@@ -404,54 +455,79 @@ impl<'a> Marshaller<'a> {
             return Err(fail(vertex, ErrorKind::EmptyIdentifier));
         }
         caps.merge(&source.caps);
-        let mut op = pb::SourceOp {
-            identifier: source.identifier.clone(),
-            attrs: source.attrs.iter().map(|(key, value)| (key.to_string(), value.clone())).collect(),
-        };
+        let mut attrs: BTreeMap<&str, &str> =
+            source.attrs.iter().map(|(key, value)| (&**key, value.as_str())).collect();
         if source.unique {
-            let given = |constraints: &'_ Constraints| {
-                constraints
-                    .inner()
-                    .and_then(|inner| inner.local_unique_id.clone())
-                    .filter(|id| !id.is_empty())
-            };
-            let own = given(&vertex.constraints).or_else(|| given(&self.options.constraints));
-            if let Some(id) = own.or_else(|| self.options.unique_id.clone()) {
-                op.attrs.insert("local.unique".to_owned(), id);
+            let given = |constraints: &'a Constraints| constraints.inner()?.local_unique_id.as_deref();
+            let own = vertex.constraints.inner().and_then(|inner| inner.local_unique_id.as_deref());
+            let own = own.filter(|id| !id.is_empty());
+            let all = || given(&self.options.constraints).filter(|id| !id.is_empty());
+            if let Some(id) = own.or_else(all).or(self.options.unique_id.as_deref()) {
+                attrs.insert("local.unique", id);
                 caps.insert(Cap::SOURCE_LOCAL_UNIQUE);
             }
         }
-        Ok((pb::op::Op::Source(op), source.platform.then(|| self.platform_of(vertex))))
+        self.head(out, vertex, &[], source.platform.then(|| self.platform_of(vertex)));
+        out.message(3, |out| {
+            out.bytes(1, &source.identifier);
+            for (key, value) in attrs {
+                out.entry(2, key, value);
+            }
+        });
+        Ok(())
     }
 }
 
-/// Entries by digest. The key is the beginning of the digest, which is enough but for digests that were looked for.
+impl Scratch {
+    fn clear(&mut self) {
+        self.out.clear();
+        self.inputs.clear();
+        self.positions.clear();
+    }
+}
+
+/// Finds an op that stands in the definition already.
+///
+/// Equal ops take the same inputs. So the first op that takes what was entered last is remembered there, beside it,
+/// and only further ones are looked for by digest: a chain of ops never leaves the memory it has just used.
 #[derive(Default)]
-struct ByDigest {
-    prefixes: SpreadMap<u64, u32>,
+struct Known {
+    /// For every entry the first entry that takes it and nothing later; 0 for none, as the first takes nothing.
+    followers: Vec<u32>,
+    /// The others. The key is the beginning of the digest, which is enough for nearly all.
+    prefixes: SpreadMap<u32, u32>,
     /// Digests whose beginning is that of another.
     others: SpreadMap<Digest, usize>,
 }
 
-impl ByDigest {
-    /// The entry called `digest`, or else the number the next one will have, which is remembered.
-    fn position_or_insert(&mut self, entries: &[Entry], digest: Digest) -> usize {
+impl Known {
+    /// The entry called `digest`, which takes `last` and nothing later, or else the number the next one will have,
+    /// which is remembered.
+    fn position_or_insert(&mut self, entries: &[Entry], digest: Digest, last: Option<usize>) -> usize {
         let next = entries.len();
-        let prefix = digest.as_bytes().first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+        let Ok(number) = u32::try_from(next) else { return next };
+        let is = |at: u32| entries.get(at as usize).is_some_and(|entry| entry.digest == digest);
+        if let Some(last) = last {
+            if self.followers.len() <= last {
+                self.followers.resize(next, 0);
+            }
+            match self.followers.get_mut(last) {
+                Some(first) if *first == 0 => {
+                    *first = number;
+                    return next;
+                }
+                Some(first) if is(*first) => return *first as usize,
+                _ => {}
+            }
+        }
+        let prefix = digest.as_bytes().first_chunk().map_or(0, |first| u32::from_le_bytes(*first));
         match self.prefixes.entry(prefix) {
             MapEntry::Vacant(slot) => {
-                if let Ok(next) = u32::try_from(next) {
-                    slot.insert(next);
-                }
+                slot.insert(number);
                 next
             }
-            MapEntry::Occupied(slot) => {
-                let known = *slot.get() as usize;
-                if entries.get(known).is_some_and(|entry| entry.digest == digest) {
-                    return known;
-                }
-                *self.others.entry(digest).or_insert(next)
-            }
+            MapEntry::Occupied(slot) if is(*slot.get()) => *slot.get() as usize,
+            MapEntry::Occupied(_) => *self.others.entry(digest).or_insert(next),
         }
     }
 }
@@ -465,6 +541,11 @@ struct InputSet {
 }
 
 impl InputSet {
+    fn clear(&mut self) {
+        self.list.clear();
+        self.index.clear();
+    }
+
     fn position(&mut self, input: (usize, i64)) -> i64 {
         const LONG: usize = 16;
         let key = |input: &(usize, i64)| (input.0, input.1.cast_unsigned());
@@ -492,14 +573,4 @@ fn to_i64(at: usize) -> i64 {
 
 fn fail(vertex: &Vertex, kind: ErrorKind) -> Error {
     Error::new(kind, vertex.title(), Some(vertex.site))
-}
-
-fn platform_pb(platform: &Platform) -> pb::Platform {
-    pb::Platform {
-        architecture: platform.architecture.to_string(),
-        os: platform.os.to_string(),
-        variant: platform.variant.to_string(),
-        os_version: platform.os_version.to_string(),
-        os_features: platform.os_features.clone(),
-    }
 }
