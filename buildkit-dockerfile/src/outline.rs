@@ -190,11 +190,11 @@ pub(crate) fn outline(evaluated: &Evaluated<'_>) -> Outline {
         })
         .collect();
     args.sort_by_key(|a| a.location.first());
-    let list = |map: BTreeMap<&str, (Lines, bool)>, unnamed: &str| {
+    let list = |map: BTreeMap<&str, (Lines, bool)>| {
         let mut list: Vec<OutlineSecret> = map
             .into_iter()
             .map(|(name, (lines, required))| OutlineSecret {
-                name: if name.is_empty() { unnamed.to_owned() } else { name.to_owned() },
+                name: name.to_owned(),
                 required,
                 location: lines.into(),
             })
@@ -206,8 +206,8 @@ pub(crate) fn outline(evaluated: &Evaluated<'_>) -> Outline {
         name: target.and_then(|s| s.name.clone()).unwrap_or_default(),
         description: target.and_then(|s| s.describe()).unwrap_or_default().to_owned(),
         args,
-        secrets: list(secrets, ""),
-        ssh: list(ssh, "default"),
+        secrets: list(secrets),
+        ssh: list(ssh),
     }
 }
 

@@ -160,3 +160,14 @@ fn outlines_list_arguments_and_secrets() {
     assert_eq!(outline.secrets.first().map(|s| s.name.as_str()), Some("s1"));
     assert!(outline.ssh.iter().all(|s| s.name == "default" && s.required));
 }
+
+#[test]
+fn outlines_list_an_agent_once_with_and_without_its_usual_name() {
+    let file = Dockerfile::parse(
+        "FROM alpine\nRUN --mount=type=ssh a\nRUN --mount=type=ssh,id=default,required b\nRUN --mount=type=ssh,id=x c\n",
+    )
+    .unwrap();
+    let outline = block_on(file.outline(&Options::default(), &PLAIN)).unwrap();
+    let agents: Vec<_> = outline.ssh.iter().map(|s| (s.name.as_str(), s.required)).collect();
+    assert_eq!(agents, [("default", false), ("x", false)]);
+}

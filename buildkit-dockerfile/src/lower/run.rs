@@ -297,7 +297,8 @@ fn ssh(stage: &mut Stage<'_>, mount: &Mount, lines: Lines, out: &mut Vec<step::M
     if !mount.source.is_empty() {
         return Err(Error::new(ErrorKind::Instruction, "an ssh mount takes no source"));
     }
-    stage.outline.ssh.entry(mount.id.clone()).or_insert((lines, mount.required));
+    let id = if mount.id.is_empty() { "default" } else { &mount.id };
+    stage.outline.ssh.entry(id.to_owned()).or_insert((lines, mount.required));
     out.push(step::Mount::Ssh {
         id: mount.id.clone(),
         target: Some(mount.target.clone()).filter(|t| !t.is_empty()),
