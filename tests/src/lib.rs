@@ -3,6 +3,7 @@
 pub mod canary;
 pub mod conformance;
 pub mod daemon;
+pub mod dockerfiles;
 pub mod fake;
 pub mod fault_proxy;
 pub mod frontends;

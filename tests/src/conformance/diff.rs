@@ -8,7 +8,7 @@ const AROUND: usize = 3;
 const MOST_CELLS: usize = 40_000_000;
 
 /// The lines of both texts: `-` only in the first, `+` only in the second, runs of equal lines cut short.
-pub(super) fn lines(first: &str, second: &str) -> String {
+pub(crate) fn lines(first: &str, second: &str) -> String {
     let (a, b): (Vec<&str>, Vec<&str>) = (first.lines().collect(), second.lines().collect());
     let head = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
     let (a_rest, b_rest) = (&a[head..], &b[head..]);

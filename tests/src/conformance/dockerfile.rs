@@ -562,7 +562,7 @@ fn compare_metadata(expect: &Value, got: &Value, out: &mut Vec<String>) {
 }
 
 /// Removes the ids of progress groups, which the reference draws at random.
-fn strip_group_ids(result: &mut Value) {
+pub(crate) fn strip_group_ids(result: &mut Value) {
     for metadata in result["metadata"].as_object_mut().into_iter().flat_map(|m| m.values_mut()) {
         if let Some(group) = metadata["progress_group"].as_object_mut() {
             group.remove("id");
@@ -571,7 +571,7 @@ fn strip_group_ids(result: &mut Value) {
 }
 
 /// Removes the members whose wording is ours.
-fn strip_texts(value: &mut Value) {
+pub(crate) fn strip_texts(value: &mut Value) {
     match value {
         Value::Object(map) => {
             for key in ["description", "detail", "message"] {

@@ -3,7 +3,7 @@
 //! A case is one line of JSON. [`CaseKind`] is what differs between kinds of cases: how a case is told, done
 //! and compared. Reading files, running, counting and printing are the same for all.
 
-mod diff;
+pub(crate) mod diff;
 pub mod dockerfile;
 pub mod llb;
 
