@@ -53,8 +53,11 @@ impl Dockerfile {
             }
             Kind::State(state) => this.graph(&state),
             Kind::Image(reference) => this.graph(&buildkit_llb::image(reference)),
-            // The frontend takes it as a named context only; the request is refused for it.
-            Kind::Oci(_, reference) => this.set(CONTEXT, format!("oci-layout://{reference}")),
+            Kind::Oci(store, reference) => {
+                let id = store_id(CONTEXT);
+                this.set(CONTEXT, format!("oci-layout://{id}{reference}"));
+                this.request.oci_layouts.insert(id, store);
+            }
         }
         this
     }

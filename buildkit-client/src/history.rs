@@ -252,7 +252,7 @@ impl Client {
     /// # async fn f(client: buildkit_client::Client, graph: buildkit_llb::State) -> Result<(), buildkit_client::Error> {
     /// use buildkit_client::progress;
     /// let build = client.solve(graph).start();
-    /// let reference = build.reference().to_owned();
+    /// let reference = build.reference();
     /// // in another process, at any time
     /// let solved = client.attach(&reference, progress::plain()).await?;
     /// # Ok(()) }
@@ -288,7 +288,7 @@ impl Client {
             Err(unknown(reference))
         };
         // The end decides; what is missing of the progress gets a moment to arrive.
-        let (mut follow, mut end) = (std::pin::pin!(follow), std::pin::pin!(end));
+        let (mut follow, mut end) = (Box::pin(follow), Box::pin(end));
         let record = tokio::select! {
             record = &mut end => {
                 let _ = tokio::time::timeout(std::time::Duration::from_secs(2), &mut follow).await;
@@ -305,7 +305,7 @@ impl Client {
             },
         };
         reporter.finish().await;
-        history.result_with(&record?, &reporter).await
+        Box::pin(history.result_with(&record?, &reporter)).await
     }
 }
 

@@ -12,7 +12,7 @@ use crate::policy::{Entitlement, Policy};
 use crate::session::upload::Upload;
 use crate::session::{DOCKER_HUB, RegistryScope, SessionContext, hosts_in, registry_of};
 use buildkit_fsutil::source::SourceFs;
-use buildkit_llb::{MarshalOptions, Platform, State};
+use buildkit_llb::{MarshalOptions, OciLayout, Platform, State};
 use buildkit_proto::{control, pb};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -281,10 +281,6 @@ impl Request {
             message.frontend_attrs.entry("no-cache".into()).or_default();
         }
 
-        if message.frontend_attrs.get("context").is_some_and(|context| context.starts_with("oci-layout:")) {
-            return Err(RequestError::option("context", "an OCI layout can be a named context only"));
-        }
-
         self.add_caches(&mut message, cache_from)?;
         message.exporters = self
             .exports
@@ -330,6 +326,33 @@ impl Request {
             .marshal(options.unique_id(session))
             .map_err(|error| RequestError::Definition { source: error.into() })?;
         Ok(definition.to_pb())
+    }
+
+    /// Makes an input of a context that is an image in an OCI layout: frontends know those as named contexts only.
+    pub(crate) fn give_layout_as_context(
+        &self,
+        message: &mut control::SolveRequest,
+        session: &SessionContext,
+    ) -> Result<(), RequestError> {
+        let Some(context) = message.frontend_attrs.get("context") else { return Ok(()) };
+        let Some(reference) = context.strip_prefix("oci-layout://") else { return Ok(()) };
+        let Some((name, digest)) = reference.split_once('@') else {
+            let reason =
+                format!("{context:?} has no digest, and no directory in which its tag could be looked up");
+            return Err(RequestError::option("context", reason));
+        };
+        let store = name.split_once(':').map_or(name, |(store, _)| store);
+        // A name needs a host; it is looked up nowhere.
+        let layout =
+            OciLayout::new(format!("{DOCKER_HUB}/library/{store}@{digest}")).store(session.id(), store);
+        let mut graph = self.marshal(&layout.into(), session.id())?;
+        graph.omit_empty_locations();
+        message.frontend_attrs.remove("context");
+        if !self.locals.contains_key("dockerfile") {
+            message.frontend_inputs.entry("dockerfile".into()).or_insert_with(|| graph.clone());
+        }
+        message.frontend_inputs.insert("context".into(), graph);
+        Ok(())
     }
 
     fn add_caches(
@@ -601,9 +624,13 @@ mod tests {
     fn what_contradicts_itself_is_refused() {
         assert!(matches!(prepare(&request(Input::Empty)), Err(RequestError::Empty)));
         assert!(matches!(prepare(&request(Frontend::new(""))), Err(RequestError::Empty)));
-        let mut layout = request(Frontend::new("dockerfile.v0").opt("context", "oci-layout://x:y"));
-        assert!(matches!(prepare(&layout), Err(RequestError::Option { option: "context", .. })));
-        layout.input = Frontend::new("dockerfile.v0").into();
+        let mut layout = request(Frontend::new("dockerfile.v0"));
+        let mut message =
+            prepare(&request(Frontend::new("dockerfile.v0").opt("context", "oci-layout://x:y")))
+                .unwrap()
+                .message;
+        let given = layout.give_layout_as_context(&mut message, &SessionContext::new("s".into()));
+        assert!(matches!(given, Err(RequestError::Option { option: "context", .. })));
         layout.oci_layouts.insert("näme".into(), "dir".into());
         assert!(matches!(prepare(&layout), Err(RequestError::Option { option: "oci_layout", .. })));
         let mut twice = request(Frontend::new("dockerfile.v0"));

@@ -13,7 +13,7 @@ use crate::dockerfile::Dockerfile;
 use crate::error::Error;
 use crate::export::{Export, SessionExporter};
 use crate::policy::{Entitlement, Policy, SourceVerifier};
-use crate::progress::{Progress, VertexWarning};
+use crate::progress::{CacheMetrics, Progress, VertexWarning};
 use crate::request::{Frontend, Input, Local, Request, new_id};
 use crate::retry::Retry;
 use crate::session::auth::Auth;
@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +62,8 @@ struct Plan {
     attached: Attached,
     /// The session that it runs on, where that is not its own.
     session: Option<Session>,
+    /// Id of the run that is under way, or comes first.
+    running: Arc<Mutex<String>>,
     retry: Retry,
     /// What drives the build, where it is a function of the caller.
     function: Option<BuildFunction>,
@@ -72,6 +74,17 @@ struct Plan {
     chooser: Option<Arc<dyn SessionExporter>>,
 }
 
+impl Plan {
+    fn running(&self) -> String {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Chooses an id for the next run.
+    fn run_anew(&self) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = new_id();
+    }
+}
+
 impl Client {
     /// A build of a graph, of a [`Dockerfile`], by any [`Frontend`], or of a [`Request`] that was put
     /// together before.
@@ -79,14 +92,15 @@ impl Client {
         let request = request.into();
         let plan = Plan {
             client: self.clone(),
-            request,
             attached: Attached::default(),
             session: None,
+            running: Arc::new(Mutex::new(request.reference.clone().unwrap_or_else(new_id))),
             retry: self.push_retry().clone(),
             function: None,
             look: None,
             trace: None,
             chooser: None,
+            request,
         };
         Solve { plan, progress: Progress::none() }
     }
@@ -258,7 +272,9 @@ impl Solve {
     /// Uses this id for the build instead of a random one. It must be new to the daemon, so such a
     /// build is never repeated.
     pub fn reference(mut self, reference: impl Into<String>) -> Self {
-        self.plan.request.reference = Some(reference.into());
+        let reference = reference.into();
+        self.plan.running = Arc::new(Mutex::new(reference.clone()));
+        self.plan.request.reference = Some(reference);
         self.plan.retry = Retry::never();
         self
     }
@@ -344,10 +360,9 @@ impl Solve {
         &self.plan.request
     }
 
-    /// Starts the build on a task of its own, to be cancelled or awaited later. Its id is chosen
-    /// now, so a push that fails is not repeated.
-    pub fn start(mut self) -> Build {
-        let reference = self.plan.request.reference.get_or_insert_with(new_id).clone();
+    /// Starts the build on a task of its own, to be cancelled or awaited later.
+    pub fn start(self) -> Build {
+        let reference = Arc::clone(&self.plan.running);
         let cancel = CancellationToken::new();
         let token = cancel.clone();
         let task = tokio::spawn(drive::run(self.plan, self.progress.start(), token));
@@ -390,15 +405,17 @@ pub enum Provenance {
 #[derive(Debug)]
 #[must_use = "dropping it cancels the build"]
 pub struct Build {
-    reference: String,
+    reference: Arc<Mutex<String>>,
     cancel: CancellationToken,
     task: Option<JoinHandle<Result<Solved, Error>>>,
 }
 
 impl Build {
-    /// Id of the build: another process can follow it with [`Client::attach`].
-    pub fn reference(&self) -> &str {
-        &self.reference
+    /// Id of the build: another process can follow it with [`Client::attach`]. A build that is repeated because its push
+    /// failed gets another one; then this is the id of the last run. [`Solve::reference`] or
+    /// [`Solve::retry_push`] with [`Retry::never`] keep it the same.
+    pub fn reference(&self) -> String {
+        self.reference.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Cancels the build. The result is then [`Error::Canceled`], within the drain time of
@@ -415,7 +432,7 @@ impl Build {
     /// Lets the build go on without anyone waiting for it. It still needs this process.
     pub fn detach(mut self) -> String {
         self.task = None;
-        std::mem::take(&mut self.reference)
+        self.reference()
     }
 }
 
@@ -451,6 +468,7 @@ pub struct Solved {
     pub(crate) reference: String,
     pub(crate) response: BTreeMap<String, String>,
     pub(crate) warnings: Vec<VertexWarning>,
+    pub(crate) cache_metrics: CacheMetrics,
     pub(crate) refused: Vec<String>,
     pub(crate) attempts: u32,
     pub(crate) exports: BTreeMap<usize, BTreeMap<String, String>>,
@@ -561,6 +579,11 @@ impl Solved {
     /// Warnings of the build.
     pub fn warnings(&self) -> &[VertexWarning] {
         &self.warnings
+    }
+
+    /// How much of the build came from the cache, as far as its progress told.
+    pub fn cache_metrics(&self) -> &CacheMetrics {
+        &self.cache_metrics
     }
 
     /// What the daemon asked for and was not given, because the build did not offer it: the first

@@ -1,10 +1,11 @@
 //! What holds for any graph: it reads back as itself, and its digests depend on nothing but what it says.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+#![allow(clippy::print_stdout, reason = "a process tells its parent")]
 
 use std::thread;
 
-use buildkit_llb::{Constraints, Definition, Digest, MarshalOptions, Platform, State, image, scratch};
+use buildkit_llb::{Constraints, Definition, Digest, Local, MarshalOptions, Platform, State, image, scratch};
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
@@ -153,4 +154,25 @@ fn most_recipes_are_graphs() {
         recipes.iter().filter_map(|data| marshal(&Recipe::read(data).in_order()).ok()).collect();
     let ops: usize = graphs.iter().map(|graph| graph.ops().len()).sum();
     assert!(graphs.len() > 250 && ops > 1000, "{} graphs of {ops} ops", graphs.len());
+}
+
+/// A map that is hashed anew in each process would show here.
+#[test]
+fn r8_a_local_source_is_the_same_op_in_every_process() {
+    const CHILD: &str = "BUILDKIT_LLB_TEST_CHILD";
+    let source =
+        Local::new("context").include(["a", "b", "c/**"]).exclude(["d", "**/e"]).shared_key_hint("k");
+    let definition = State::from(source).marshal(MarshalOptions::new(Platform::host())).unwrap();
+    let digests: Vec<String> = definition.ops().map(|op| op.digest().to_string()).collect();
+    if std::env::var_os(CHILD).is_some() {
+        println!("digests: {digests:?}");
+        return;
+    }
+    let program = std::env::current_exe().unwrap();
+    for process in 0..12 {
+        let test = ["--exact", "r8_a_local_source_is_the_same_op_in_every_process", "--nocapture"];
+        let output = std::process::Command::new(&program).args(test).env(CHILD, "1").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(&format!("digests: {digests:?}")), "process {process}: {text}");
+    }
 }

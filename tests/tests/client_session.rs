@@ -448,6 +448,12 @@ async fn a_push_is_repeated_when_the_registry_was_busy() {
         fake.solves().into_iter().map(|solve| solve.r#ref).collect();
     assert_eq!((references.len(), runs.load(Ordering::SeqCst)), (3, 3), "each run has an id of its own");
 
+    let (fake, runs) = failing_push(1, BUSY);
+    let build = fake.client().solve(dockerfile()).export(push()).start();
+    let first = build.reference();
+    assert_eq!(build.await.unwrap().attempts(), 2, "what was started is repeated as well");
+    assert_eq!((fake.solves()[0].r#ref.clone(), runs.load(Ordering::SeqCst)), (first, 2));
+
     let (fake, runs) = failing_push(3, BUSY);
     fake.client().solve(dockerfile()).export(push()).await.unwrap_err();
     assert_eq!(runs.load(Ordering::SeqCst), 3, "the first and two more");

@@ -197,6 +197,32 @@ async fn named_contexts_come_from_everywhere() {
 }
 
 #[tokio::test]
+async fn a_layout_is_the_context_of_a_build() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let client = client(&daemon).await;
+    let layout = tempfile::tempdir().unwrap();
+    let text = "FROM scratch\nCOPY f /copied\n";
+    let tree = MemoryTree::new().file("f", "from the layout").file("Dockerfile", text);
+    let base = Dockerfile::new(tree).inline("FROM scratch\nCOPY . /\n");
+    let export = Export::oci_dir(layout.path()).name("example.org/context:v1");
+    let digest = client.solve(base).export(export).await.unwrap().digest().to_owned();
+    let by_tag = Dockerfile::new(Context::oci_layout(layout.path(), "v1"));
+    let dir = out(client.solve(by_tag)).await;
+    assert_eq!(read(&dir, "copied"), "from the layout");
+    // The Dockerfile from elsewhere, and in this process.
+    let by_digest = || {
+        Dockerfile::new(Context::oci_digest(layout.path(), &digest)).inline("FROM scratch\nCOPY f /mine\n")
+    };
+    let theirs = out(client.solve(by_digest())).await;
+    assert_eq!(read(&theirs, "mine"), "from the layout");
+    let ours = out(client.build(buildkit_dockerfile::build).dockerfile(by_digest())).await;
+    assert_eq!(read(&ours, "mine"), "from the layout");
+    let missing = Dockerfile::new(Context::oci_layout(layout.path(), "v9"));
+    let error = client.solve(missing).await.unwrap_err();
+    assert!(report(&error).contains("\"v9\""), "{}", report(&error));
+}
+
+#[tokio::test]
 async fn a_layout_that_lacks_the_tag_is_found_before_the_build() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
     let layout = tempfile::tempdir().unwrap();

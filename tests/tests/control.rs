@@ -139,7 +139,7 @@ async fn a_build_is_part_of_the_trace_it_was_given() {
     let trace = TraceContext::new(PARENT).unwrap();
     let step = buildkit_llb::image("alpine").run(sh("echo traced")).ignore_cache().root();
     let build = client.solve(step).trace(trace.clone()).start();
-    let reference = build.reference().to_owned();
+    let reference = build.reference();
     build.await.unwrap_or_else(|error| panic!("{}", error.report()));
     let history = client.history();
     let mut found = None;

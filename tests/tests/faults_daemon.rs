@@ -116,7 +116,7 @@ async fn f05_a_reset_and_an_end_in_the_middle_of_a_step_are_told_at_once() {
         let (proxy, faults) = proxied(&daemon).await;
         let client = lazy(proxy.endpoint(), Liveness::default());
         let build = running(&client, context.path()).await;
-        let reference = build.reference().to_owned();
+        let reference = build.reference();
         let started = Instant::now();
         if reset {
             faults.reset_now();

@@ -4,23 +4,30 @@
 #![allow(missing_docs, clippy::print_stdout)] // what was seen is the next table
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
-use buildkit_client::cache::{InlineCache, RegistryCache};
+use buildkit_client::cache::{InlineCache, LocalCache, RegistryCache};
 use buildkit_client::control::{Prune, UsageQuery};
 use buildkit_client::debug::FailedStep;
 use buildkit_client::docker_config::DockerConfig;
-use buildkit_client::error::Location;
-use buildkit_client::export::{Export, Output};
+use buildkit_client::dockerfile::{Context, Dockerfile};
+use buildkit_client::error::{BoxError, Location};
+use buildkit_client::export::{Export, Output, ResultInfo, SessionExporter, TreeSink};
 use buildkit_client::history::HistoryQuery;
-use buildkit_client::policy::{Policy, Source};
+use buildkit_client::policy::{Entitlement, Policy, Source, SourceCheck, Verdict, verifier};
 use buildkit_client::progress::{self, Event};
-use buildkit_client::request::Frontend;
-use buildkit_client::session::secrets::SecretSource;
+use buildkit_client::request::{Frontend, Local};
+use buildkit_client::session::Upload;
+use buildkit_client::session::secrets::{SecretSource, Secrets};
+use buildkit_client::session::ssh::SshSource;
 use buildkit_client::{Client, Error, Provenance, Solve};
 use buildkit_frontend::{Gateway, NewContainer, Process};
-use buildkit_llb::{Mount, State, sh};
+use buildkit_fsutil::memory::MemoryTree;
+use buildkit_llb::{Mount, Network, Platform, State, sh};
 use buildkit_tests::daemon::{Daemon, Generation};
+use buildkit_tests::git_server::{GitServer, has_git};
+use buildkit_tests::oci::archive;
 use futures::future::BoxFuture;
 
 /// One thing to try. What it returns as an error is what the table holds.
@@ -85,6 +92,39 @@ probes! {
         done(pruned.next()).await.map(drop)
     }
     "history" => |world| { done(world.client.history().list(HistoryQuery::new())).await.map(drop) }
+    "history of one build: log, pin, delete" => |world| {
+        let history = world.client.history();
+        let build = world.client.solve(small().mkfile("/generations", 0o644, "x")).start();
+        let reference = build.reference();
+        done(build).await?;
+        let record = done(history.find(&reference)).await?.ok_or("it is not there")?;
+        let mut updates = 0;
+        done(history.logs(&record, |_| updates += 1)).await?;
+        assert!(updates > 0);
+        done(history.pin(&reference, true)).await?;
+        done(history.delete(&reference)).await
+    }
+    "history of one build: finalized, with its trace" => |world| {
+        let history = world.client.history();
+        let solved = done(world.client.solve(small())).await?;
+        done(history.finalize(solved.reference())).await?;
+        let record = done(history.find(solved.reference())).await?.ok_or("it is not there")?;
+        done(history.trace(&record)).await?.map(drop).ok_or_else(|| "there is no trace".into())
+    }
+    "build followed by its id" => |world| {
+        let step = buildkit_llb::image("alpine").run(sh("sleep 2")).ignore_cache().root();
+        let build = world.client.solve(step).start();
+        let reference = build.reference();
+        let (attached, built) = tokio::join!(
+            async {
+                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                done(world.client.attach(&reference, progress::Progress::none())).await
+            },
+            done(build)
+        );
+        built?;
+        attached.map(drop)
+    }
     "graph, exported to a directory" => |world| {
         let out = tempfile::tempdir().unwrap();
         done(world.client.solve(small()).export(Export::local(out.path()))).await?;
@@ -126,6 +166,66 @@ probes! {
         // A daemon that knows one exporter only runs the first, and says nothing.
         if two.path().join("hello").exists() { Ok(()) } else { Err("only the first exporter is run".into()) }
     }
+    "OCI layout in a directory" => |world| {
+        let out = tempfile::tempdir().unwrap();
+        done(world.client.solve(small()).export(Export::oci_dir(out.path().join("out")))).await?;
+        assert!(out.path().join("out/index.json").exists());
+        Ok(())
+    }
+    "docker layout in a directory" => |world| {
+        let out = tempfile::tempdir().unwrap();
+        done(world.client.solve(small()).export(Export::docker_dir(out.path().join("out")))).await.map(drop)
+    }
+    "directory for each platform" => |world| {
+        let out = tempfile::tempdir().unwrap();
+        let platforms = ["linux/amd64", "linux/arm64"].map(|platform| platform.parse::<Platform>().unwrap());
+        let dockerfile = Dockerfile::new(MemoryTree::new().file("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n"));
+        let dockerfile = platforms.iter().fold(dockerfile, Dockerfile::platform);
+        done(world.client.solve(dockerfile).export(Export::local(out.path()))).await?;
+        assert!(out.path().join("linux_arm64/Dockerfile").exists());
+        Ok(())
+    }
+    "directory without what is not in the result" => |world| {
+        let out = tempfile::tempdir().unwrap();
+        done(world.client.solve(small()).export(Export::local(out.path()).delete())).await.map(drop)
+    }
+    "tree handed to a function" => |world| {
+        #[derive(Debug, Default)]
+        struct Names(Arc<Mutex<Vec<String>>>);
+        impl TreeSink for Names {
+            fn entry(&self, stat: &buildkit_proto::fsutil::Stat) -> Result<(), BoxError> {
+                self.0.lock().unwrap().push(format!("{:?}", stat.path));
+                Ok(())
+            }
+            fn data(&self, _: &[u8], _: &[u8]) -> Result<(), BoxError> {
+                Ok(())
+            }
+        }
+        let names = Arc::default();
+        done(world.client.solve(small()).export(Export::tree(Names(Arc::clone(&names))))).await?;
+        assert!(names.lock().unwrap().iter().any(|name: &String| name.contains("hello")));
+        Ok(())
+    }
+    "exporter chosen when the result is known" => |world| {
+        #[derive(Debug)]
+        struct Here(PathBuf);
+        #[async_trait::async_trait]
+        impl SessionExporter for Here {
+            async fn find(&self, _: &ResultInfo) -> Result<Vec<Export>, BoxError> {
+                Ok(vec![Export::local(&self.0).into()])
+            }
+        }
+        let out = tempfile::tempdir().unwrap();
+        let chosen = Here(out.path().join("out"));
+        done(world.client.solve(small()).session_exporter(chosen)).await?;
+        assert!(out.path().join("out/hello").exists());
+        Ok(())
+    }
+    "same digest from the same input" => |world| {
+        let out = tempfile::tempdir().unwrap();
+        let export = Export::oci(Output::file(out.path().join("out.tar")));
+        done(world.client.solve(small()).reproducible(7).export(export)).await.map(drop)
+    }
     "Dockerfile" => |world| {
         let context = World::context("FROM alpine AS base\nRUN echo made > /made\nFROM scratch\nCOPY --from=base /made /\nCOPY a.txt /\n");
         let out = tempfile::tempdir().unwrap();
@@ -157,6 +257,48 @@ probes! {
         let step = step.ignore_cache().root();
         done(world.client.solve(step).secret("token", SecretSource::value("canary"))).await.map(drop)
     }
+    "context in an upload" => |world| {
+        let tar = archive(&[("Dockerfile", "FROM scratch\nCOPY f /f\n"), ("f", "uploaded")]);
+        let out = tempfile::tempdir().unwrap();
+        let dockerfile = Dockerfile::new(Context::upload(Upload::bytes(tar)));
+        done(world.client.solve(dockerfile).export(Export::local(out.path()))).await?;
+        assert_eq!(std::fs::read(out.path().join("f")).unwrap(), b"uploaded");
+        Ok(())
+    }
+    "context that is an OCI layout" => |world| {
+        let layout = tempfile::tempdir().unwrap();
+        done(world.client.solve(small()).export(Export::oci_dir(layout.path()).name("e.org/a:v1"))).await?;
+        let dockerfile = Dockerfile::new(MemoryTree::new().file("Dockerfile", "FROM a\nCOPY Dockerfile /\n"));
+        let dockerfile = dockerfile.named_context("a", Context::oci_layout(layout.path(), "v1"));
+        done(world.client.solve(dockerfile)).await.map(drop)
+    }
+    "git context" => |world| {
+        if !has_git() {
+            return Ok(());
+        }
+        let server = GitServer::start(&[("Dockerfile", "FROM scratch\nCOPY Dockerfile /f\n")], "t").await.unwrap();
+        let id = Secrets::git_token_id(&server.host());
+        let solve = world.client.solve(Dockerfile::new(Context::git(format!("{}#main", server.url()))));
+        done(solve.secret(id, SecretSource::value("t"))).await.map(drop)
+    }
+    "two builds on one session" => |world| {
+        let tree = Local::tree(MemoryTree::new().file("f", "shared"));
+        let session = done(world.client.session().local("src", tree).open()).await?;
+        let build = || {
+            let graph = buildkit_llb::scratch().copy(buildkit_llb::local("src"), "/f", "/f");
+            world.client.solve(graph).session(&session).into_future()
+        };
+        let (one, two) = tokio::join!(done(build()), done(build()));
+        one.and(two).map(drop)
+    }
+    "ssh agent" => |world| {
+        let step = buildkit_llb::image("alpine").run(sh("test -S \"$SSH_AUTH_SOCK\"")).ssh(Mount::ssh());
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("agent");
+        let _agent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let step = step.ignore_cache().root();
+        done(world.client.solve(step).ssh("default", SshSource::socket(&socket))).await.map(drop)
+    }
     "cache mount" => |world| {
         let step = buildkit_llb::image("alpine").run(sh("date > /c/date")).mount("/c", Mount::cache("generations"));
         done(world.client.solve(step.ignore_cache().root())).await.map(drop)
@@ -180,12 +322,34 @@ probes! {
         done(world.client.solve(small()).cache_to(RegistryCache::new(&name))).await?;
         done(world.client.solve(small()).cache_from(RegistryCache::new(&name))).await.map(drop)
     }
+    "local cache" => |world| {
+        let dir = tempfile::tempdir().unwrap();
+        let step = || buildkit_llb::image("alpine").run(sh("echo generations > /cached")).root();
+        done(world.client.solve(step()).cache_to(LocalCache::new(dir.path()).max())).await?;
+        assert!(dir.path().join("index.json").exists());
+        done(world.client.solve(step()).cache_from(LocalCache::new(dir.path()))).await.map(drop)
+    }
     "provenance" => |world| {
         let context = World::context("FROM alpine\nRUN true\n");
         let out = tempfile::tempdir().unwrap();
         let build = world.dockerfile(context.path()).attest_provenance(Provenance::Max);
         done(build.export(Export::local(out.path()))).await?;
         if out.path().join("provenance.json").exists() { Ok(()) } else { Err("none is written".into()) }
+    }
+    "SBOM" => |world| {
+        let scanner = format!("{}:1", world.daemon.registries.mirror.repository("generations-scanner"));
+        let text = "FROM alpine\nCOPY scan /scan\nENTRYPOINT [\"/scan\"]\n";
+        let scan = "#!/bin/sh\necho '{\"_type\":\"https://in-toto.io/Statement/v0.1\",\"predicate\":{},\
+                    \"predicateType\":\"https://spdx.dev/Document\"}' > $BUILDKIT_SCAN_DESTINATION/sbom.spdx.json\n";
+        let tree = MemoryTree::new().file("Dockerfile", text).executable("scan", scan);
+        let made = world.client.solve(Dockerfile::new(tree)).export(Export::image(&scanner).push());
+        // Where there are no SBOMs the next one says so, with a scanner and without.
+        let _ = made.await;
+        let context = World::context("FROM scratch\nCOPY a.txt /\n");
+        let out = tempfile::tempdir().unwrap();
+        let build = world.dockerfile(context.path()).attest_sbom_with(scanner);
+        done(build.export(Export::local(out.path()))).await?;
+        if out.path().join("sbom.spdx.json").exists() { Ok(()) } else { Err("none is written".into()) }
     }
     "source policy" => |world| {
         let deny = Policy::new().deny(Source::exact("docker-image://docker.io/library/alpine:latest"));
@@ -195,6 +359,27 @@ probes! {
             Err(error) if error.contains("denied by policy") || error.contains("not allowed by policy") => Ok(()),
             Err(error) => Err(error),
         }
+    }
+    "policy callback" => |world| {
+        let allow = verifier(|_: SourceCheck| async { Ok(Verdict::Allow) });
+        done(world.client.solve(small()).policy_callback(allow)).await.map(drop)
+    }
+    "network of the host" => |world| {
+        let step = buildkit_llb::image("alpine").run(sh("true")).network(Network::Host).ignore_cache().root();
+        done(world.client.solve(step).allow(Entitlement::NetworkHost)).await.map(drop)
+    }
+    "network through the recording proxy" => |world| {
+        done(world.client.solve(small()).proxy_network()).await.map(drop)
+    }
+    "layout of images by version" => |world| {
+        let out = tempfile::tempdir().unwrap();
+        let export = Export::oci(Output::file(out.path().join("out.tar")));
+        done(world.client.solve(small()).compatibility_version(20).export(export)).await.map(drop)
+    }
+    "lint results" => |world| {
+        let context = World::context("from scratch\nCOPY a.txt /\n");
+        let solved = done(world.dockerfile(context.path())).await?;
+        if solved.warnings().is_empty() { Err("none came".into()) } else { Ok(()) }
     }
     "function of the caller" => |world| {
         let build = |gateway: Gateway| async move {
@@ -270,7 +455,7 @@ fn column(at: usize) -> BTreeMap<String, String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../PARITY.md");
     let text = std::fs::read_to_string(path).unwrap();
     let table = text.split("## Generations of BuildKit").nth(1).unwrap().split("\n## ").next().unwrap();
-    let rows = table.lines().filter(|line| line.starts_with("| ") && !line.contains("Engine 28"));
+    let rows = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| | "));
     rows.map(|row| {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         (cells[1].to_owned(), cells[1 + at].to_owned())

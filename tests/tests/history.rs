@@ -45,7 +45,7 @@ async fn a_build_is_remembered_with_its_log_and_can_be_pinned_and_forgotten() {
     let out = tempfile::tempdir().unwrap();
     let build =
         client.solve(step("remembered", "echo remember me")).export(Export::local(out.path())).start();
-    let reference = build.reference().to_owned();
+    let reference = build.reference();
     build.await.unwrap_or_else(|error| panic!("{}", error.report()));
     let history = client.history();
     let found = record(&client, &reference).await;
@@ -87,7 +87,7 @@ async fn a_failed_build_tells_in_history_what_it_told_its_client() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
     let client = daemon.client().await;
     let build = client.solve(step("failing", "echo last words >&2; exit 3")).start();
-    let reference = build.reference().to_owned();
+    let reference = build.reference();
     let told = build.await.unwrap_err();
     let record = record(&client, &reference).await;
     assert!(record.error.as_ref().is_some_and(|error| error.message.contains("exit code: 3")), "{record:?}");
@@ -190,7 +190,7 @@ async fn another_process_follows_a_build_and_gets_its_result() {
     let name = daemon.registries.mirror.repository("attached");
     let script = "for i in 1 2 3 4; do echo tick $i; sleep 1; done";
     let build = client.solve(step("followed", script)).export(Export::image(&name).push()).start();
-    let reference = build.reference().to_owned();
+    let reference = build.reference();
     // Attached early and while it runs.
     let early = attach_elsewhere(&daemon, &reference);
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -211,7 +211,7 @@ async fn another_process_follows_a_build_and_gets_its_result() {
     }
 
     let failing = client.solve(step("failing elsewhere", "sleep 2; exit 5")).start();
-    let reference = failing.reference().to_owned();
+    let reference = failing.reference();
     let process = attach_elsewhere(&daemon, &reference);
     failing.await.unwrap_err();
     let output = tokio::task::spawn_blocking(|| process.wait_with_output().unwrap()).await.unwrap();
@@ -244,7 +244,7 @@ async fn a_cancelled_build_is_cancelled_for_its_followers_too() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
     let client = daemon.client().await;
     let build = client.solve(step("cancelled", "sleep 300")).start();
-    let reference = build.reference().to_owned();
+    let reference = build.reference();
     let cancel = build.cancel_token();
     let (sink, mut events) = progress::channel();
     let follow = tokio::spawn({

@@ -4,9 +4,11 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
+use buildkit_client::dockerfile::Dockerfile;
 use buildkit_client::progress::event::ClipLimit;
 use buildkit_client::progress::{self, Event, Several, SolveStatus};
 use buildkit_client::request::Frontend;
+use buildkit_fsutil::memory::MemoryTree;
 use buildkit_llb::{State, sh};
 use buildkit_tests::daemon::{Daemon, Generation};
 
@@ -141,4 +143,23 @@ async fn several_builds_share_a_display() {
     for part in ["[one] first\n", "[two] second\n", " from one\n", " from two\n"] {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
+}
+
+#[tokio::test]
+async fn the_cache_metrics_of_a_build_tell_what_ran() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let client = daemon.client().await;
+    let stamp = format!("{:?}", std::time::SystemTime::now());
+    let text = format!("FROM alpine\nRUN : {stamp}\nRUN true\n");
+    let build = || client.solve(Dockerfile::new(MemoryTree::new().file("Dockerfile", &text)));
+    let first = build().await.unwrap_or_else(|error| panic!("{}", error.report()));
+    let metrics = first.cache_metrics();
+    assert_eq!((metrics.from, metrics.user_total - metrics.user_cacheable), (1, 1), "{metrics:?}");
+    assert_eq!((metrics.miss, metrics.missed.len()), (2, 2), "{metrics:?}");
+    assert!(metrics.missed.iter().any(|step| step.contains(&stamp)), "{metrics:?}");
+    assert!(metrics.total > metrics.user_total, "{metrics:?}");
+    let again = build().await.unwrap();
+    let metrics = again.cache_metrics();
+    assert_eq!(metrics.miss, 0, "{metrics:?}");
+    assert!(metrics.user_cached >= 2, "{metrics:?}");
 }

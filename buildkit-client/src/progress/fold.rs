@@ -71,6 +71,9 @@ pub(super) struct Node {
     kind: Kind,
     /// Finished without ever having started.
     stillborn: bool,
+    /// Whether it was ever told to be so, whatever was told later.
+    pub(super) was_cached: bool,
+    pub(super) was_completed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -127,6 +130,11 @@ impl Fold {
         &self.nodes
     }
 
+    /// The steps, those in groups among them.
+    pub(super) fn steps(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| !matches!(node.kind, Kind::Group { .. }))
+    }
+
     pub(super) fn name(&self, digest: &str) -> Option<&str> {
         self.nodes.get(*self.by_digest.get(digest)?).map(|node| node.name.as_str())
     }
@@ -136,9 +144,7 @@ impl Fold {
     }
 
     pub(super) fn running(&self) -> Vec<String> {
-        let running = self.nodes.iter().filter(|node| {
-            !matches!(node.kind, Kind::Group { .. }) && node.is_started() && !node.is_completed()
-        });
+        let running = self.steps().filter(|node| node.is_started() && !node.is_completed());
         running.map(|node| node.name.clone()).collect()
     }
 
@@ -190,6 +196,8 @@ impl Fold {
             node.error = sanitize::lines(cut(&vertex.error, MAX_ERROR, room)).into_owned();
         }
         self.text_bytes = self.text_bytes + node.name.len() + node.error.len() - held;
+        node.was_cached |= vertex.cached;
+        node.was_completed |= vertex.completed.is_some();
         if let Some(start) = vertex.started {
             node.intervals.set(start, 0, vertex.completed);
         }

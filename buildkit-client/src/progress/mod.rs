@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+mod cache_metrics;
 mod convert;
 mod display;
 pub mod event;
@@ -33,6 +34,7 @@ mod several;
 mod text;
 mod tty;
 
+pub use cache_metrics::CacheMetrics;
 pub(crate) use convert::time;
 pub use display::{Display, InvalidMode, Mode, auto, plain, quiet, rawjson, tty};
 pub use event::{Event, SolveStatus, Vertex, VertexLog, VertexStatus, VertexWarning};
@@ -49,6 +51,7 @@ const DEFAULT_BUFFER: usize = 16 << 20;
 #[derive(Default)]
 pub struct Progress {
     sinks: Vec<Sink>,
+    from_now: bool,
 }
 
 struct Sink {
@@ -94,13 +97,27 @@ impl Progress {
 
     /// Progress shown by one's own renderer.
     pub fn renderer(renderer: impl Renderer + 'static) -> Self {
-        Self { sinks: vec![Sink { kind: SinkKind::Renderer(Box::new(renderer)), buffer: DEFAULT_BUFFER }] }
+        Self {
+            sinks: vec![Sink { kind: SinkKind::Renderer(Box::new(renderer)), buffer: DEFAULT_BUFFER }],
+            from_now: false,
+        }
     }
 
     /// Sends the progress to `other` too.
     #[must_use]
     pub fn tee(mut self, other: impl Into<Progress>) -> Self {
-        self.sinks.append(&mut other.into().sinks);
+        let mut other = other.into();
+        self.sinks.append(&mut other.sinks);
+        self.from_now |= other.from_now;
+        self
+    }
+
+    /// Shows a build that ran earlier, or on a machine with another clock, as if it ran now: all times are moved such
+    /// that its first step starts when it is shown. For [`attach`](crate::Client::attach), and for updates that were
+    /// kept.
+    #[must_use]
+    pub fn from_now(mut self) -> Self {
+        self.from_now = true;
         self
     }
 
@@ -117,7 +134,7 @@ impl Progress {
 
 impl fmt::Debug for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Progress").field("sinks", &self.sinks.len()).finish()
+        f.debug_struct("Progress").field("sinks", &self.sinks.len()).finish_non_exhaustive()
     }
 }
 
@@ -137,7 +154,7 @@ pub fn callback(function: impl FnMut(Event) + Send + 'static) -> Progress {
 pub fn channel() -> (Progress, Events) {
     let queue = Arc::new(Queue::new(DEFAULT_BUFFER));
     let sink = Sink { kind: SinkKind::Stream(queue.clone()), buffer: DEFAULT_BUFFER };
-    (Progress { sinks: vec![sink] }, Events { queue })
+    (Progress { sinks: vec![sink], from_now: false }, Events { queue })
 }
 
 /// The receiving end of [`channel`].

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::cache_metrics::CacheMetrics;
 use super::event::{ClipLimit, Event, SolveStatus, Vertex, VertexWarning};
 use super::fold::Fold;
 use super::queue::{Popped, Queue};
@@ -25,6 +26,7 @@ struct Shared {
     /// Taken by the first `finish`.
     renderers: Mutex<Vec<tokio::sync::oneshot::Receiver<()>>>,
     fold: Mutex<Fold>,
+    shift: Option<Mutex<Shift>>,
 }
 
 impl Progress {
@@ -50,7 +52,12 @@ impl Progress {
             }
         }
         Reporter {
-            shared: Arc::new(Shared { queues, renderers: Mutex::new(renderers), fold: Mutex::default() }),
+            shared: Arc::new(Shared {
+                queues,
+                renderers: Mutex::new(renderers),
+                fold: Mutex::default(),
+                shift: self.from_now.then(Mutex::default),
+            }),
         }
     }
 }
@@ -85,7 +92,15 @@ fn spawn(
 impl Reporter {
     /// Takes an update from the daemon.
     pub fn status(&self, status: impl Into<SolveStatus>) {
-        let status = status.into();
+        let mut status = status.into();
+        if let Some(shift) = &self.shared.shift {
+            shift.lock().unwrap_or_else(PoisonError::into_inner).apply(&mut status);
+        }
+        self.take(status);
+    }
+
+    /// Takes an update whose times are right.
+    fn take(&self, status: SolveStatus) {
         let clipped: Vec<_> = status
             .logs
             .iter()
@@ -113,7 +128,7 @@ impl Reporter {
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).ok();
         let digest = format!("random:{}", super::text::hex(&seed));
         let vertex = Vertex { digest, name, started: Some(SystemTime::now()), ..Vertex::default() };
-        self.status(SolveStatus { vertexes: vec![vertex.clone()], ..SolveStatus::default() });
+        self.take(SolveStatus { vertexes: vec![vertex.clone()], ..SolveStatus::default() });
         Step { reporter: self.clone(), vertex }
     }
 
@@ -135,6 +150,11 @@ impl Reporter {
     /// The warnings so far.
     pub fn warnings(&self) -> Vec<VertexWarning> {
         self.fold().warnings().cloned().collect()
+    }
+
+    /// How much came from the cache, so far.
+    pub fn cache_metrics(&self) -> CacheMetrics {
+        CacheMetrics::of(&self.fold())
     }
 
     /// Closes progress and waits until it is written, at most two seconds. Later updates are ignored.
@@ -169,6 +189,39 @@ impl fmt::Debug for Reporter {
     }
 }
 
+/// Moves times, such that the first step starts when it is seen.
+#[derive(Debug, Default)]
+struct Shift {
+    /// From when it started to when it was seen; the times may be later than now.
+    by: Option<Result<Duration, Duration>>,
+}
+
+impl Shift {
+    fn apply(&mut self, status: &mut SolveStatus) {
+        if self.by.is_none() {
+            let first = status.vertexes.iter().filter_map(|step| step.started).min();
+            self.by =
+                first.map(|first| SystemTime::now().duration_since(first).map_err(|later| later.duration()));
+        }
+        let Some(by) = self.by else { return };
+        let moved = |time: &mut SystemTime| {
+            let to = match by {
+                Ok(later) => time.checked_add(later),
+                Err(earlier) => time.checked_sub(earlier),
+            };
+            *time = to.unwrap_or(*time);
+        };
+        for step in &mut status.vertexes {
+            step.started.iter_mut().chain(&mut step.completed).for_each(moved);
+        }
+        for part in &mut status.statuses {
+            part.started.iter_mut().chain(&mut part.completed).for_each(moved);
+            moved(&mut part.timestamp);
+        }
+        status.logs.iter_mut().for_each(|log| moved(&mut log.timestamp));
+    }
+}
+
 impl Drop for Shared {
     fn drop(&mut self) {
         for queue in &self.queues {
@@ -199,7 +252,7 @@ impl Step {
             short: text.into().into(),
             ..VertexWarning::default()
         };
-        self.reporter.status(SolveStatus { warnings: vec![warning], ..SolveStatus::default() });
+        self.reporter.take(SolveStatus { warnings: vec![warning], ..SolveStatus::default() });
     }
 
     /// The step went well.
@@ -216,8 +269,7 @@ impl Step {
         if self.vertex.completed.is_none() {
             self.vertex.completed = Some(SystemTime::now());
             self.vertex.error = error;
-            self.reporter
-                .status(SolveStatus { vertexes: vec![self.vertex.clone()], ..SolveStatus::default() });
+            self.reporter.take(SolveStatus { vertexes: vec![self.vertex.clone()], ..SolveStatus::default() });
         }
     }
 }
@@ -225,5 +277,42 @@ impl Step {
 impl Drop for Step {
     fn drop(&mut self) {
         self.end("context canceled".into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::{self, VertexLog};
+
+    #[tokio::test]
+    async fn a_build_of_another_day_is_shown_as_one_of_now() {
+        for (start, name) in [(1_000_000_000, "earlier"), (40_000_000_000, "later")] {
+            let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(start + seconds);
+            let (progress, mut events) = progress::channel();
+            let reporter = progress.from_now().start();
+            let now = SystemTime::now();
+            reporter.step("of our own").done();
+            let step = Vertex {
+                digest: "a".into(),
+                started: Some(at(1)),
+                completed: Some(at(4)),
+                ..Vertex::default()
+            };
+            let log = VertexLog { vertex: "a".into(), timestamp: at(3), ..VertexLog::default() };
+            reporter.status(SolveStatus { vertexes: vec![step], logs: vec![log], ..SolveStatus::default() });
+            reporter.finish().await;
+            let mut seen = Vec::new();
+            while let Some(event) = events.next().await {
+                let Event::Status(status) = event else { panic!("{event:?}") };
+                seen.push(status);
+            }
+            assert!(seen[0].vertexes[0].started.unwrap() >= now, "{name}: our own times are right");
+            let shown = seen.pop().unwrap();
+            let started = shown.vertexes[0].started.unwrap();
+            assert!(started >= now && started < now + Duration::from_secs(60), "{name}: {started:?}");
+            assert_eq!(shown.vertexes[0].completed, Some(started + Duration::from_secs(3)), "{name}");
+            assert_eq!(shown.logs[0].timestamp, started + Duration::from_secs(2), "{name}");
+        }
     }
 }

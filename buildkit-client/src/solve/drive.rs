@@ -74,7 +74,7 @@ async fn attempts(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken)
     let mut delays = solve.retry.delays();
     let mut attempts = 1;
     loop {
-        let reference = solve.request.reference.clone().unwrap_or_else(new_id);
+        let reference = solve.running();
         let endpoint = solve.client.endpoint();
         let span = tracing::info_span!("buildkit.solve", %endpoint, %reference, attempt = attempts);
         let error = match Box::pin(attempt(solve, reference, reporter, cancel)).instrument(span).await {
@@ -89,6 +89,7 @@ async fn attempts(solve: &Plan, reporter: &Reporter, cancel: &CancellationToken)
             () = cancel.cancelled() => return Err(Error::Canceled),
             () = tokio::time::sleep(delay) => attempts += 1,
         }
+        solve.run_anew();
     }
 }
 
@@ -109,6 +110,7 @@ async fn attempt(
     let Prepared { mut message, shared_key, locals, registries } = prepared;
     let locals = Locals::open(locals).await?;
     message.frontend_attrs.extend(layouts.options.clone());
+    solve.request.give_layout_as_context(&mut message, &context)?;
     message.enable_session_exporter = solve.chooser.is_some();
     if solve.attached.verifier.is_some() || shared.is_some_and(Session::verifies) {
         context.id().clone_into(&mut message.source_policy_session);
@@ -226,6 +228,7 @@ async fn attempt(
         reference,
         response,
         warnings: reporter.warnings(),
+        cache_metrics: reporter.cache_metrics(),
         refused,
         attempts: 1,
         exports: outputs.metadata(),

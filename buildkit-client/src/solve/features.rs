@@ -149,9 +149,7 @@ fn needs(request: &SolveRequest) -> Vec<Need> {
     for (key, value) in &request.frontend_attrs {
         let (since, capability) = match key.as_str() {
             key if key.starts_with("attest:") => ((0, 11), "exporter.image.attestations"),
-            key if key.starts_with("context:") && value.starts_with("oci-layout:") => {
-                ((0, 11), "source.ocilayout")
-            }
+            key if key.starts_with("context:") && value.starts_with("oci-layout:") => ((0, 11), IN_0_11),
             "memory" | "memswap" | "cpushares" | "cpuperiod" | "cpuquota" | "cpusetcpus" | "cpusetmems" => {
                 ((0, 31), "exec.meta.linux.resources")
             }

@@ -139,8 +139,8 @@ async fn named_images(
     };
     let mut resolved = BTreeMap::new();
     for (key, value) in &frontend.opts {
-        let Some(reference) = value.strip_prefix("oci-layout://").filter(|_| key.starts_with("context:"))
-        else {
+        let named = key == "context" || key.starts_with("context:");
+        let Some(reference) = value.strip_prefix("oci-layout://").filter(|_| named) else {
             continue;
         };
         if reference.contains('@') {
