@@ -218,43 +218,37 @@ fn op_json(op: &pb::Op, style: Style) -> Value {
     let object = || Object::new(style);
     let inputs = op.inputs.iter();
     let inputs = inputs.map(|input| object().text("digest", &input.digest).long("index", input.index).done());
-    let mut out = object().list("inputs", inputs.collect());
-    if let Some(body) = &op.op {
-        let (key, body) = match body {
-            pb::op::Op::Exec(op) => ("exec", exec_json(op, style)),
-            pb::op::Op::Source(op) => (
-                "source",
-                object().text("identifier", &op.identifier).map("attrs", to_values(&op.attrs)).done(),
-            ),
-            pb::op::Op::File(op) => {
-                let actions = op.actions.iter().map(|action| action_json(action, style)).collect();
-                ("file", object().list("actions", actions).done())
-            }
-            pb::op::Op::Build(op) => {
-                let inputs = op.inputs.iter();
-                let inputs = inputs.map(|(key, input)| (key, object().long("input", input.input).done()));
-                let build = object().long("builder", op.builder).map("inputs", inputs);
-                ("build", build.map("attrs", to_values(&op.attrs)).done())
-            }
-            pb::op::Op::Merge(op) => {
-                let inputs = op.inputs.iter().map(|input| object().long("input", input.input).done());
-                ("merge", object().list("inputs", inputs.collect()).done())
-            }
-            pb::op::Op::Diff(op) => {
-                let lower = op.lower.map(|lower| object().long("input", lower.input).done());
-                let upper = op.upper.map(|upper| object().long("input", upper.input).done());
-                ("diff", object().value("lower", lower).value("upper", upper).done())
-            }
-            pb::op::Op::Passthrough(op) => {
-                let outputs = op.outputs.iter().map(|output| long(*output, style)).collect();
-                ("passthrough", object().text("id", &op.id).list("outputs", outputs).done())
-            }
-        };
-        out = match style {
-            Style::Canonical => out.value(key, Some(body)),
-            Style::Numbers => out.value("Op", Some(object().value(key, Some(body)).done())),
-        };
-    }
+    let out = object().list("inputs", inputs.collect());
+    let body = op.op.as_ref().map(|body| match body {
+        pb::op::Op::Exec(op) => ("exec", exec_json(op, style)),
+        pb::op::Op::Source(op) => {
+            ("source", object().text("identifier", &op.identifier).map("attrs", to_values(&op.attrs)).done())
+        }
+        pb::op::Op::File(op) => {
+            let actions = op.actions.iter().map(|action| action_json(action, style)).collect();
+            ("file", object().list("actions", actions).done())
+        }
+        pb::op::Op::Build(op) => {
+            let inputs = op.inputs.iter();
+            let inputs = inputs.map(|(key, input)| (key, object().long("input", input.input).done()));
+            let build = object().long("builder", op.builder).map("inputs", inputs);
+            ("build", build.map("attrs", to_values(&op.attrs)).done())
+        }
+        pb::op::Op::Merge(op) => {
+            let inputs = op.inputs.iter().map(|input| object().long("input", input.input).done());
+            ("merge", object().list("inputs", inputs.collect()).done())
+        }
+        pb::op::Op::Diff(op) => {
+            let lower = op.lower.map(|lower| object().long("input", lower.input).done());
+            let upper = op.upper.map(|upper| object().long("input", upper.input).done());
+            ("diff", object().value("lower", lower).value("upper", upper).done())
+        }
+        pb::op::Op::Passthrough(op) => {
+            let outputs = op.outputs.iter().map(|output| long(*output, style)).collect();
+            ("passthrough", object().text("id", &op.id).list("outputs", outputs).done())
+        }
+    });
+    let out = body_json(out, "Op", body);
     let platform = op.platform.as_ref().map(|platform| {
         object()
             .text("Architecture", &platform.architecture)
@@ -363,12 +357,16 @@ fn mount_json(mount: &pb::Mount, style: Style) -> Value {
 
 fn action_json(action: &pb::FileAction, style: Style) -> Value {
     let object = || Object::new(style);
-    let user = |user: &pb::UserOpt| match &user.user {
-        Some(pb::user_opt::User::ByName(name)) => object()
-            .value("byName", Some(object().text("name", &name.name).long("input", name.input).done()))
-            .done(),
-        Some(pb::user_opt::User::ById(id)) => object().value("byID", Some((*id).into())).done(),
-        None => object().done(),
+    let user = |user: &pb::UserOpt| {
+        let body = user.user.as_ref().and_then(|user| match (user, style) {
+            (pb::user_opt::User::ByName(name), _) => {
+                Some(("byName", object().text("name", &name.name).long("input", name.input).done()))
+            }
+            (pb::user_opt::User::ById(id), Style::Canonical) => Some(("byID", (*id).into())),
+            (pb::user_opt::User::ById(0), Style::Numbers) => None,
+            (pb::user_opt::User::ById(id), Style::Numbers) => Some(("byId", (*id).into())),
+        });
+        body_json(object(), "User", body).done()
     };
     let owner = |owner: &Option<pb::ChownOpt>| {
         owner.as_ref().map(|owner| {
@@ -438,15 +436,27 @@ fn action_json(action: &pb::FileAction, style: Style) -> Value {
                 .done(),
         ),
     });
-    let out = object()
-        .long("input", action.input)
-        .long("secondaryInput", action.secondary_input)
-        .long("output", action.output);
-    match (body, style) {
-        (None, _) => out.done(),
-        (Some((key, body)), Style::Canonical) => out.value(key, Some(body)).done(),
-        (Some((key, body)), Style::Numbers) => {
-            out.value("Action", Some(object().value(key, Some(body)).done())).done()
+    let indexes =
+        [("input", action.input), ("secondaryInput", action.secondary_input), ("output", action.output)];
+    let out = indexes.into_iter().fold(object(), |out, (key, index)| match style {
+        Style::Canonical => out.long(key, index),
+        Style::Numbers => out.value(key, Some(index.into())),
+    });
+    body_json(out, "Action", body).done()
+}
+
+/// Adds the one of several fields that is there; Go's form puts it into an object of its own, be it empty.
+fn body_json(out: Object, name: &str, body: Option<(&str, Value)>) -> Object {
+    let style = out.style;
+    match (style, body) {
+        (Style::Canonical, None) => out,
+        (Style::Canonical, Some((key, body))) => out.value(key, Some(body)),
+        (Style::Numbers, body) => {
+            let inner = match body {
+                Some((key, body)) => Object::new(style).value(key, Some(body)),
+                None => Object::new(style),
+            };
+            out.value(name, Some(inner.done()))
         }
     }
 }
@@ -521,6 +531,32 @@ mod tests {
         assert_eq!(third["Op"]["Op"]["file"]["actions"][0]["Action"]["mkfile"]["timestamp"], -1);
         assert_eq!(third["OpMetadata"]["caps"]["file.base"], true);
         assert_eq!(lines.lines().count(), 4);
+    }
+
+    /// As tools that read the lines of `buildctl` find it.
+    #[test]
+    fn the_lines_have_the_shape_of_those_of_buildctl() {
+        let action = crate::FileAction::new()
+            .then(crate::MkDir::new("/d", 0o755).owner((0, 7)))
+            .then(crate::MkFile::new("/f", 0o644, "hi").owner("u"))
+            .symlink("/f", "/l");
+        let state = image("alpine").file(action);
+        let lines = state.marshal(Platform::LINUX_AMD64).unwrap().to_json_lines().unwrap();
+        let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let actions = serde_json::json!([
+            {"input": 0, "secondaryInput": -1, "output": -1, "Action": {"mkdir": {
+                "path": "/d", "mode": 0o755, "timestamp": -1,
+                "owner": {"user": {"User": {}}, "group": {"User": {"byId": 7}}}}}},
+            {"input": 1, "secondaryInput": -1, "output": -1, "Action": {"mkfile": {
+                "path": "/f", "mode": 0o644, "data": "aGk=", "timestamp": -1,
+                "owner": {"user": {"User": {"byName": {"name": "u"}}}}}}},
+            // `buildctl` leaves links out; here they are where they would be.
+            {"input": 2, "secondaryInput": -1, "output": 0, "Action": {"symlink": {
+                "oldpath": "/f", "newpath": "/l", "timestamp": -1}}},
+        ]);
+        assert_eq!(lines[1]["Op"]["Op"]["file"]["actions"], actions);
+        // The last one only names the result.
+        assert_eq!(lines[2]["Op"], serde_json::json!({"inputs": [{"digest": lines[1]["Digest"]}], "Op": {}}));
     }
 
     #[test]

@@ -97,11 +97,6 @@ pub enum ErrorKind {
         /// Where it is mounted.
         dest: String,
     },
-    /// A cache mount without an id.
-    CacheWithoutId {
-        /// Where it is mounted.
-        dest: String,
-    },
     /// The content of a mount that leaves none was used.
     NoOutput {
         /// Where it is mounted.
@@ -160,7 +155,6 @@ impl fmt::Display for ErrorKind {
             Self::TmpfsWithSource { dest } => {
                 write!(f, "the tmpfs mount at {dest} must begin from scratch, but has a source")
             }
-            Self::CacheWithoutId { dest } => write!(f, "the cache mount at {dest} has an empty id"),
             Self::NoOutput { dest, mount } => {
                 write!(f, "the {mount} mount at {dest} leaves nothing behind that could be used")
             }

@@ -456,7 +456,11 @@ impl Run {
     }
 }
 
-fn mount_point(dest: Dest, source: Option<Edge>, mount: CustomMount) -> MountPoint {
+fn mount_point(dest: Dest, source: Option<Edge>, mut mount: CustomMount) -> MountPoint {
+    // Without an id there is nothing to share, and for BuildKit it is no cache.
+    if matches!(&mount.kind, CustomKind::Cache { id, .. } if id.is_empty()) {
+        mount.kind = CustomKind::Bind;
+    }
     let output = if mount.readonly {
         Output::Source
     } else if matches!(mount.kind, CustomKind::Tmpfs { .. }) {

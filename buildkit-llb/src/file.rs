@@ -235,9 +235,10 @@ impl From<(u32, u32)> for Owner {
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// From whole seconds; what does not fit in 292 years either way becomes the nearest that does.
+    /// From whole seconds. Nanoseconds are what the wire has: what is more than 292 years away wraps around, as with
+    /// BuildKit's own builder.
     pub fn from_secs(secs: i64) -> Self {
-        Self(secs.saturating_mul(1_000_000_000))
+        Self(secs.wrapping_mul(1_000_000_000))
     }
 
     /// From nanoseconds.

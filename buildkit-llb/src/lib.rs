@@ -45,6 +45,7 @@ mod exec;
 mod file;
 pub mod git_url;
 mod graph;
+mod image_config;
 mod marshal;
 mod merge;
 mod mount;

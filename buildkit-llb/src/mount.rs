@@ -26,7 +26,8 @@ impl Mount {
         Bind(CustomMount::default())
     }
 
-    /// A directory that persists on the daemon between builds. Builds with the same `id` share it.
+    /// A directory that persists on the daemon between builds. Builds with the same `id` share it; with an empty one
+    /// it is an ordinary mount, which does not persist.
     pub fn cache(id: impl Into<String>) -> Cache {
         let kind = CustomKind::Cache { id: id.into(), sharing: Sharing::Shared };
         Cache(CustomMount { kind, ..CustomMount::default() })
@@ -74,7 +75,7 @@ pub enum CustomKind {
     Bind,
     /// A directory that persists between builds.
     Cache {
-        /// Builds with the same id share it.
+        /// Builds with the same id share it. If it is empty the mount is as [`Bind`](Self::Bind).
         id: String,
         /// Who may use it at the same time.
         sharing: Sharing,

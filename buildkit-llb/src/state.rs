@@ -7,8 +7,6 @@ use std::net::IpAddr;
 use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 
-use serde_json::Value;
-
 use crate::constraints::Constraints;
 use crate::definition::Definition;
 use crate::env::EnvList;
@@ -16,6 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::exec::{Command, Run};
 use crate::file::{Copy, CopySource, FileAction, FileSteps, MkDir, MkFile, Rm, Symlink};
 use crate::graph::{Edge, Invalid, Op};
+use crate::image_config::ImageConfig;
 use crate::marshal::{MarshalOptions, marshal};
 use crate::path;
 use crate::platform::Platform;
@@ -326,50 +325,23 @@ impl State {
     #[track_caller]
     pub fn image_config(mut self, json: impl AsRef<[u8]>) -> Self {
         let site = Location::caller();
-        match serde_json::from_slice::<Value>(json.as_ref()) {
-            Ok(config) => self.apply_image_config(&config),
-            Err(error) => {
-                let kind = ErrorKind::ImageConfig(error.to_string());
+        match ImageConfig::parse(json.as_ref()) {
+            Ok(ImageConfig { env, dir, platform }) => {
+                let context = self.context_mut();
+                context.env.extend(env);
+                context.change_dir(&dir);
+                if let Some(platform) = platform {
+                    context.set_platform(&platform);
+                }
+            }
+            Err(reason) => {
+                let kind = ErrorKind::ImageConfig(reason);
                 let invalid = Invalid { title: "image config", kind, input: self.edge.take() };
                 let op = Op::Invalid(Box::new(invalid));
                 self.edge = Some(Edge::new(op, Constraints::new(), site));
             }
         }
         self
-    }
-
-    fn apply_image_config(&mut self, config: &Value) {
-        let text =
-            |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let context = self.context_mut();
-        if let Some(inner) = config.get("config") {
-            for var in inner.get("Env").and_then(Value::as_array).into_iter().flatten() {
-                let (key, value) =
-                    var.as_str().map_or(("", ""), |var| var.split_once('=').unwrap_or((var, "")));
-                if !key.is_empty() {
-                    context.env.set(key, value);
-                }
-            }
-            context.change_dir(&text(inner, "WorkingDir"));
-        } else {
-            context.change_dir("");
-        }
-        let (os, architecture) = (text(config, "os"), text(config, "architecture"));
-        if !os.is_empty() && !architecture.is_empty() {
-            let features = config.get("os.features").and_then(Value::as_array);
-            context.set_platform(&Platform {
-                os: os.into(),
-                architecture: architecture.into(),
-                variant: text(config, "variant").into(),
-                os_version: text(config, "os.version").into(),
-                os_features: features
-                    .into_iter()
-                    .flatten()
-                    .filter_map(Value::as_str)
-                    .map(str::to_owned)
-                    .collect(),
-            });
-        }
     }
 
     /// Runs a command on this file tree: [`sh`](crate::sh), [`shlex`](crate::shlex()) or a list of arguments.

@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use buildkit_llb::caps::ServerCaps;
 use buildkit_llb::{
-    BuildOp, Constraints, CustomMount, Definition, EnvList, Error, ErrorKind, Git, GitSignature, Http, Image,
-    Local, MarshalOptions, Mount, Network, OpMetadata, Passthrough, Platform, Range, RecordType, ResolveMode,
-    Security, Source, SourceMap, Ssh, State, diff, image, local, merge, scratch,
+    BuildOp, Constraints, CustomKind, CustomMount, Definition, EnvList, Error, ErrorKind, Git, GitSignature,
+    Http, Image, Local, MarshalOptions, MkFile, Mount, Network, OpMetadata, Passthrough, Platform, Range,
+    RecordType, ResolveMode, Security, Source, SourceMap, Ssh, State, Timestamp, diff, image, local, merge,
+    scratch,
 };
 
 fn marshal(state: impl Into<State>) -> Definition {
@@ -271,12 +273,14 @@ fn a_build_op_without_a_name_builds_the_default_file() {
 /// Every mistake comes out at `marshal`, however far down it is, with the line that made it.
 #[test]
 fn mistakes_are_told_with_op_and_line() {
+    let tmpfs = CustomKind::Tmpfs { size: 0 };
+    let tmpfs = CustomMount { source: Some(image("b")), kind: tmpfs, ..CustomMount::default() };
     #[rustfmt::skip]
     let kinds: Vec<(u32, Error, &str)> = vec![
         (line!(), error(image("a b").run(["x"]).root()), "source \"docker-image://a b\""),
         (line!(), error(Source::new("").attr("k", "v")), "source \"\""),
         (line!(), error(scratch().file(buildkit_llb::FileAction::new())), "file"),
-        (line!(), error(image("a").run(["x"]).mount("/c", Mount::cache("")).root()), "run [\"x\"]"),
+        (line!(), error(image("a").run(["x"]).mount("/c", tmpfs).root()), "run [\"x\"]"),
         (line!(), error(scratch().requires("p", [scratch()]).mkdir("/a", 0)), "passthrough \"p\""),
         (line!(), error(scratch().requires("p", [image("a")])), "passthrough \"p\""),
         (line!(), error(image("a").requires("", [image("b")])), "passthrough \"\""),
@@ -330,4 +334,48 @@ fn equal_source_maps_are_one() {
     let mut broken = definition.to_pb();
     broken.source.as_mut().unwrap().infos.truncate(1);
     assert_eq!(Definition::from_pb(broken).unwrap_err().kind(), &ErrorKind::MissingSourceMap(1));
+}
+
+/// Where the daemon does not know it by itself; Windows always does.
+#[test]
+fn processes_are_told_where_commands_are_by_the_platform_of_the_build() {
+    let env = |build: Platform, own: Platform, server: ServerCaps| {
+        let state = scratch().run(["x"]).platform(own).root();
+        let definition = state.marshal(MarshalOptions::new(build).caps(server)).unwrap();
+        definition.ops().next().unwrap().to_json().unwrap()["exec"]["meta"]["env"].clone()
+    };
+    let path = serde_json::json!(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
+    let (linux, windows) = (Platform::LINUX_AMD64, Platform::WINDOWS_AMD64);
+    for (build, own, want) in [
+        (&linux, &linux, &path),
+        (&linux, &windows, &path),
+        (&windows, &linux, &serde_json::Value::Null),
+        (&windows, &windows, &serde_json::Value::Null),
+    ] {
+        assert_eq!(&env(build.clone(), own.clone(), ServerCaps::frozen()), want, "{build} {own}");
+    }
+    assert!(env(linux.clone(), linux, ServerCaps::all()).is_null());
+}
+
+#[test]
+fn a_cache_without_an_id_is_an_ordinary_mount() {
+    let cache = |id: &str| {
+        let run = scratch().run(["x"]).mount("/c", Mount::cache(id).locked().from(image("alpine"))).exec();
+        (marshal(run.root()), run.output_of("/c").unwrap())
+    };
+    let (definition, output) = cache("");
+    let plain = scratch().run(["x"]).mount("/c", image("alpine")).root();
+    assert_eq!(definition, marshal(plain));
+    marshal(output);
+    assert_eq!(error(cache("c").1).kind(), &ErrorKind::NoOutput { dest: "/c".into(), mount: "cache" });
+}
+
+#[test]
+fn times_far_away_wrap_around() {
+    let time = |secs: i64| {
+        let file = MkFile::new("/f", 0o644, "").created(Timestamp::from_secs(secs));
+        first(scratch().file(file))["file"]["actions"][0]["mkfile"]["timestamp"].clone()
+    };
+    assert_eq!((time(-5), time(1 << 40)), ("-5000000000".into(), "-7293016646573096960".into()));
+    assert!(time(1 << 62).is_null());
 }

@@ -112,6 +112,25 @@ fn fields_nobody_knows_are_not_passed_over() {
     }
 }
 
+/// The reference reads image configs when it is given them, and not when it marshals.
+#[test]
+fn an_image_config_that_cannot_be_read_is_an_error_wherever_it_is() {
+    let case = |config: Value| {
+        json!({
+            "name": "n", "platform": "linux/amd64", "result": "s",
+            "steps": [
+                { "op": "scratch", "as": "s" },
+                { "op": "image_config", "as": "c", "base": "s", "config": config },
+            ],
+            "expect": { "error": "of type []string" },
+        })
+    };
+    let file = File::of(&[case(json!({ "config": { "Env": "A=b" } }))]);
+    assert!(file.run(&[]).status.success(), "{}", stdout(&file.run(&[])));
+    let file = File::of(&[case(json!({ "config": { "Env": ["A=b"] } }))]);
+    assert_eq!(file.run(&[]).status.code(), Some(1));
+}
+
 #[test]
 fn what_comes_out_does_not_depend_on_what_is_expected() {
     let with = File::of(&cases()).run(&["--emit"]);

@@ -13,8 +13,7 @@ use crate::graph::Vertex;
 use crate::mount::{ContentCache, CustomKind, Secret, Sharing, Ssh};
 use crate::state::{Network, Security};
 
-const PATH_UNIX: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const PATH_WINDOWS: &str = "c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0";
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Marshaller<'_> {
     pub(super) fn exec(
@@ -125,8 +124,9 @@ impl Marshaller<'_> {
             caps.insert(Cap::EXEC_META_SETSDEFAULTPATH);
             return None;
         }
-        let path = if self.platform.os == "windows" { PATH_WINDOWS } else { PATH_UNIX };
-        exec.context.env.value("PATH").is_none().then_some(path)
+        // Windows finds commands by itself. What counts is the platform of the build, whatever the op's own is.
+        let needed = self.platform.os != "windows" && exec.context.env.value("PATH").is_none();
+        needed.then_some(PATH)
     }
 }
 
@@ -187,9 +187,6 @@ fn check(vertex: &Vertex, point: &MountPoint, caps: &mut Caps) -> Result<(), Err
         caps.insert(Cap::EXEC_MOUNT_SELECTOR);
     }
     match &options.kind {
-        CustomKind::Cache { id, .. } if id.is_empty() => {
-            return Err(fail(vertex, ErrorKind::CacheWithoutId { dest: point.dest.to_string() }));
-        }
         CustomKind::Cache { .. } => {
             caps.insert(Cap::EXEC_MOUNT_CACHE);
             caps.insert(Cap::EXEC_MOUNT_CACHE_SHARING);

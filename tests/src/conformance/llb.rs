@@ -68,7 +68,12 @@ pub fn definition(case: Map<String, Value>) -> Result<Result<llb::Definition, ll
             .and_then(|()| step.finish())
             .map_err(|why| format!("step {at} ({op}): {why}"))?;
     }
-    Ok(states.named(&result)?.marshal(MarshalOptions::new(platform).unique_id("unique")))
+    let result = states.named(&result)?.marshal(MarshalOptions::new(platform).unique_id("unique"));
+    // The reference stops at an image config it cannot read, even if the result has nothing of it.
+    Ok(match states.unreadable {
+        Some(error) => Err(error),
+        None => result,
+    })
 }
 
 fn platform(text: &str) -> Result<Platform, String> {
@@ -185,11 +190,15 @@ tables! {
 
 /// The states made so far.
 #[derive(Default)]
-struct States(HashMap<String, State>);
+struct States {
+    by_name: HashMap<String, State>,
+    /// Why an image config could not be read.
+    unreadable: Option<llb::Error>,
+}
 
 impl States {
     fn named(&self, name: &str) -> Result<&State, String> {
-        self.0.get(name).ok_or_else(|| format!("there is no state {name}"))
+        self.by_name.get(name).ok_or_else(|| format!("there is no state {name}"))
     }
 
     fn from(&self, step: &mut Fields, key: &str) -> Result<State, String> {
@@ -227,9 +236,15 @@ impl States {
                     .constraints(&constraints)
                     .into()
             }
+            "image_config" => {
+                let config = step.take::<Value>("config")?.to_string();
+                let alone = llb::scratch().image_config(&config).marshal(Platform::LINUX_AMD64);
+                self.unreadable = self.unreadable.take().or(alone.err());
+                self.from(step, "base")?.image_config(config)
+            }
             setter => set(setter, self.from(step, "base")?, step)?,
         };
-        self.0.insert(name, state);
+        self.by_name.insert(name, state);
         Ok(())
     }
 
@@ -311,7 +326,7 @@ impl States {
         let exec = run.constraints(constraints).exec();
         for (at, name) in names.into_iter().enumerate() {
             if let (Some(name), Some(state)) = (name, exec.mount_output(at)) {
-                self.0.insert(name, state);
+                self.by_name.insert(name, state);
             }
         }
         Ok(exec.root())
@@ -405,7 +420,7 @@ impl States {
             "copy" => {
                 let from = self.from(fields, "from")?;
                 let (src, dest) = (fields.take::<String>("src")?, fields.take::<String>("dest")?);
-                let mode = match fields.maybe::<String>("mode_str")? {
+                let mode = match fields.maybe::<String>("mode_str")?.filter(|text| !text.is_empty()) {
                     Some(text) => Some(llb::Mode::Symbolic(text)),
                     None => fields.maybe("mode")?.map(llb::Mode::Bits),
                 };
@@ -468,7 +483,6 @@ fn set(setter: &str, base: State, step: &mut Fields) -> Result<State, String> {
         ),
         "cgroup_parent" => base.cgroup_parent(step.take::<String>("parent")?),
         "set_platform" => base.platform(&platform(&step.take::<String>("to")?)?),
-        "image_config" => base.image_config(step.take::<Value>("config")?.to_string()),
         other => return Err(format!("nobody knows the op {other}")),
     })
 }
