@@ -87,7 +87,6 @@ impl BuildFunction {
         let environment = Environment {
             options: Options::from(options),
             session_id,
-            product: "buildkit-client".into(),
             ..Environment::default()
         };
         let mut attempt = 1;

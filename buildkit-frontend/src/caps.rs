@@ -83,6 +83,7 @@ pub(crate) mod gateway {
     pub(crate) const REF_ARRAY: &str = "proto.refarray";
     pub(crate) const IMPORT_CACHES: &str = "importcaches";
     pub(crate) const INPUTS: &str = "frontend.inputs";
+    pub(crate) const FRONTEND_CAPS: &str = "frontend.caps";
     pub(crate) const WARNINGS: &str = "gateway.warnings";
     pub(crate) const EXEC: &str = "gateway.exec";
     pub(crate) const EXEC_EXTRA_HOSTS: &str = "gateway.exec.extrahosts";
@@ -110,7 +111,7 @@ pub(crate) mod gateway {
         INPUTS,
         "gateway.solve.metadata",
         EXEC,
-        "frontend.caps",
+        FRONTEND_CAPS,
         SOLVE_EVALUATE,
         EXEC_EXTRA_HOSTS,
         EXEC_SIGNALS,

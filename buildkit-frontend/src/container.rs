@@ -1,5 +1,6 @@
 //! Containers: processes that a frontend runs while it builds.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -261,24 +262,24 @@ impl Container {
     }
 
     /// Reads a file of the mount with this index, from 0 in the order of
-    /// [`NewContainer::mount`].
+    /// [`NewContainer::mount`]. The path is inside of the mount.
     pub async fn read_file(&self, mount: usize, path: &str) -> Result<Bytes> {
-        self.bridge.read_file(self.tree(mount)?, path, None).await
+        self.bridge.read_file(self.tree(mount)?, &absolute(path), None).await
     }
 
     /// Reads a part of a file of a mount.
     pub async fn read_range(&self, mount: usize, path: &str, range: Range<u64>) -> Result<Bytes> {
-        self.bridge.read_file(self.tree(mount)?, path, Some(file_range(range)?)).await
+        self.bridge.read_file(self.tree(mount)?, &absolute(path), Some(file_range(range)?)).await
     }
 
     /// Lists a directory of a mount.
     pub async fn read_dir(&self, mount: usize, path: &str) -> Result<Vec<FileStat>> {
-        Ok(stats(self.bridge.read_dir(self.tree(mount)?, path, "").await?))
+        Ok(stats(self.bridge.read_dir(self.tree(mount)?, &absolute(path), "").await?))
     }
 
     /// Looks at a file of a mount.
     pub async fn stat(&self, mount: usize, path: &str) -> Result<FileStat> {
-        self.bridge.stat_file(self.tree(mount)?, path).await.map(FileStat::from)
+        self.bridge.stat_file(self.tree(mount)?, &absolute(path)).await.map(FileStat::from)
     }
 
     fn tree(&self, mount: usize) -> Result<Tree<'_>> {
@@ -299,8 +300,14 @@ impl Container {
         // Nothing is left for `drop` to do: a container is released once, whatever comes of it.
         container.id.clear();
         match released {
-            // The daemon answers with the first process that failed, or that it had to kill.
-            Err(error) if error.exit_code().is_some() || error.code() == Code::Cancelled => Ok(()),
+            // The daemon answers with the first process that failed, or that it had to kill; old ones as text only.
+            Err(error)
+                if error.exit_code().is_some()
+                    || error.code() == Code::Cancelled
+                    || error.message().ends_with("context canceled") =>
+            {
+                Ok(())
+            }
             other => other,
         }
     }
@@ -318,6 +325,11 @@ impl fmt::Debug for Container {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Container").field("id", &self.id).finish_non_exhaustive()
     }
+}
+
+/// The path from the root of a mount: daemons refuse others.
+fn absolute(path: &str) -> Cow<'_, str> {
+    if path.starts_with('/') { path.into() } else { format!("/{path}").into() }
 }
 
 /// An id no other container of the build has. Ids are the caller's choice and

@@ -372,7 +372,7 @@ pub struct Warning {
     /// The digest of the vertex it is shown with. Displays drop warnings
     /// about vertices they do not know.
     pub vertex: String,
-    /// How important it is, from 1, the default.
+    /// How important it is: 1, the default, or more for what matters less.
     pub level: i64,
     /// The warning in a line.
     pub short: String,

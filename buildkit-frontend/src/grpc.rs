@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use buildkit_proto::gateway::exec_message::Input;
 use buildkit_proto::gateway::llb_bridge_client::LlbBridgeClient;
 use buildkit_proto::{fsutil, gateway, pb};
 use bytes::Bytes;
+use futures::future::{Either, select};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _};
 use prost::Message as _;
@@ -25,6 +27,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::bridge::{Bridge, Environment, Tree, Worker};
 use crate::caps::{Caps, gateway as cap, legacy};
+use crate::container::{Container, ContainerMount, NewContainer};
 use crate::error::{Code, Error, Result};
 use crate::output::BuildResult;
 
@@ -34,13 +37,9 @@ const MAX_MESSAGE: usize = 16 << 20;
 /// The metadata that routes calls to a build on a daemon's own listener.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
 
-/// How long a process may take to start before the daemon is asked what is wrong. That ends a process
-/// which is merely slow.
-const STARTS: Duration = Duration::from_secs(120);
-
-/// The same for one that needs secrets: that they are missing is what usually keeps a process from
-/// starting.
-const STARTS_WITH_SECRETS: Duration = Duration::from_secs(10);
+/// How long a process that needs secrets may take to start before the daemon is asked whether it has
+/// them, and how much longer each time that it could not say.
+const STARTS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(6)];
 
 /// What the schemes of images are called in sources.
 const IMAGE: &str = "docker-image://";
@@ -192,6 +191,30 @@ impl<T: Transport> GrpcBridge<T> {
             request.metadata_mut().insert(BUILD_ID, id.clone());
         }
         request
+    }
+
+    /// Ends when the daemon turns out to lack one of these secrets, and never when it has all of them.
+    async fn lacks(&self, secrets: &[String]) {
+        if secrets.is_empty() {
+            return std::future::pending().await;
+        }
+        let bridge: Arc<dyn Bridge> = Arc::new(self.clone());
+        for wait in STARTS {
+            tokio::time::sleep(wait).await;
+            // A container with secrets in files is refused at once.
+            let empty = NewContainer::without_root().mount(ContainerMount::scratch("/"));
+            let asks = secrets.iter().enumerate().fold(empty, |container, (number, id)| {
+                container.mount(ContainerMount::secret(format!("/run/secrets/{number}"), id))
+            });
+            match Container::create(&bridge, asks).await {
+                Ok(container) => {
+                    let _ = container.release().await;
+                    return std::future::pending().await;
+                }
+                Err(error) if error.is_not_found() => return,
+                Err(_) => {}
+            }
+        }
     }
 
     /// Daemons before 0.13 resolve images only.
@@ -350,17 +373,18 @@ impl<T: Transport> Bridge for GrpcBridge<T> {
         mut input: BoxStream<'static, gateway::ExecMessage>,
     ) -> Result<BoxStream<'static, Result<gateway::ExecMessage>>> {
         let first = input.next().await;
-        let patience = first.as_ref().map_or(STARTS, patience);
+        let secrets = first.as_ref().map(required_secrets).unwrap_or_default();
         let (input, end_of_input) = stream::abortable(stream::iter(first).chain(input));
         let mut client = self.client.clone();
-        let mut call = pin!(client.exec_process(self.request(Outgoing(input.boxed()))));
-        // The daemon answers with the first message of the process, and tells why there is none only
-        // once nothing more can come from here.
-        let answer = if let Ok(answer) = tokio::time::timeout(patience, &mut call).await {
-            answer
-        } else {
-            end_of_input.abort();
-            call.await
+        let call = pin!(client.exec_process(self.request(Outgoing(input.boxed()))));
+        // The daemon answers with the first message of the process. When it cannot start the process, which
+        // is for want of a secret, it tells so only once nothing more can come from here.
+        let answer = match select(call, pin!(self.lacks(&secrets))).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(((), call)) => {
+                end_of_input.abort();
+                call.await
+            }
         };
         Ok(Answers(Some(answer?.into_inner())).boxed())
     }
@@ -396,14 +420,10 @@ impl Drop for Answers {
     }
 }
 
-/// How long a process may take to start.
-fn patience(first: &gateway::ExecMessage) -> Duration {
-    match &first.input {
-        Some(Input::Init(init)) if init.secretenv.iter().any(|secret| !secret.optional) => {
-            STARTS_WITH_SECRETS
-        }
-        _ => STARTS,
-    }
+/// The secrets without which a process does not start.
+fn required_secrets(first: &gateway::ExecMessage) -> Vec<String> {
+    let Some(Input::Init(init)) = &first.input else { return Vec::new() };
+    init.secretenv.iter().filter(|secret| !secret.optional).map(|secret| secret.id.clone()).collect()
 }
 
 impl<T> fmt::Debug for GrpcBridge<T> {

@@ -56,6 +56,6 @@ pub use resolve::{ChecksumAlgorithm, ResolveImage, ResolveMode, ResolveSource, R
 pub use run::run;
 #[cfg(feature = "grpc")]
 pub use serve::serve;
-pub use simulated::Simulated;
+pub use simulated::{Simulated, SimulatedProcess};
 pub use solve::Solve;
 pub use stat::{FileKind, FileStat};

@@ -76,7 +76,8 @@ impl Process {
         self
     }
 
-    /// Sets an environment variable to a secret of the client.
+    /// Sets an environment variable to a secret of the client. Where the process does not start within a
+    /// second, the client is asked for the secret once more, to tell one that is missing.
     pub fn secret_env(mut self, name: impl Into<String>, id: impl Into<String>) -> Self {
         self.init.secretenv.push(pb::SecretEnv { id: id.into(), name: name.into(), optional: false });
         self
@@ -151,6 +152,18 @@ pub struct Output {
     pub stdout: Bytes,
     /// What it wrote to its error output.
     pub stderr: Bytes,
+}
+
+impl Output {
+    /// That of a process that succeeded, with what it wrote.
+    pub fn success(stdout: impl Into<Bytes>) -> Self {
+        Self { exit: Exit { code: 0 }, stdout: stdout.into(), stderr: Bytes::new() }
+    }
+
+    /// That of a process that failed, with what it wrote to its error output.
+    pub fn failure(code: u32, stderr: impl Into<Bytes>) -> Self {
+        Self { exit: Exit { code }, stdout: Bytes::new(), stderr: stderr.into() }
+    }
 }
 
 impl Running {

@@ -1,6 +1,9 @@
 //! A gateway without a daemon, for tests of frontends.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod process;
+mod tree;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,16 +13,17 @@ use buildkit_llb::caps::ServerCaps;
 use buildkit_llb::{Definition, Platform};
 use buildkit_proto::{fsutil, gateway, pb};
 use bytes::Bytes;
-use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
+use futures::stream::BoxStream;
 
+pub use self::process::SimulatedProcess;
+use self::tree::Files;
 use crate::bridge::{Bridge, Environment, Tree, Worker};
 use crate::caps::Caps;
 use crate::error::{Code, Error, Result};
 use crate::gateway::Gateway;
 use crate::options::Options;
 use crate::output::BuildResult;
-use crate::process::{Exit, Output};
+use crate::process::Output;
 use crate::run::run;
 
 /// A gateway that builds nothing: it hands out files and images that the test
@@ -41,13 +45,19 @@ use crate::run::run;
 /// # Ok::<(), buildkit_frontend::Error>(()) }).unwrap();
 /// ```
 ///
-/// What a solved reference contains is told by its graph: a `local://` source
-/// has the [files](Self::file) of that name, and everything else has the files
-/// put in with the empty name.
+/// What a solved reference contains is told by its graph: a source has the
+/// [files](Self::file) that were put in under its name, another frontend's
+/// result those of the frontend's name, and everything else those of the empty
+/// name.
+///
+/// Failures are simulated too: of solves and sources by what
+/// [`on_solve`](Self::on_solve) and [`on_resolve`](Self::on_resolve) answer, of
+/// any call by [`on_call`](Self::on_call), and a daemon that can do less by
+/// [`configure`](Self::configure).
 ///
 /// # Defaults
 /// Session `session`, one worker of platform `linux/amd64`, all capabilities,
-/// no options, files or images.
+/// no options, files, images or secrets.
 #[derive(Clone)]
 pub struct Simulated {
     environment: Environment,
@@ -55,18 +65,21 @@ pub struct Simulated {
     record: Arc<Mutex<Record>>,
 }
 
+type Check = dyn Fn(&str) -> Result<()> + Send + Sync;
 type Resolver = dyn Fn(&gateway::ResolveSourceMetaRequest) -> Option<Result<gateway::ResolveSourceMetaResponse>>
     + Send
     + Sync;
 type Solver = dyn Fn(&gateway::SolveRequest) -> Option<Result<gateway::Result>> + Send + Sync;
-type Runner = dyn Fn(&pb::Meta) -> Result<Output> + Send + Sync;
+type Runner = dyn Fn(&SimulatedProcess) -> Result<Output> + Send + Sync;
 
 #[derive(Clone, Default)]
 struct Setup {
-    /// By source name, then path.
-    files: BTreeMap<String, BTreeMap<String, Bytes>>,
+    /// By source name.
+    files: BTreeMap<String, Files>,
     images: BTreeMap<String, (String, Bytes)>,
     inputs: BTreeMap<String, pb::Definition>,
+    secrets: BTreeMap<String, String>,
+    check: Option<Arc<Check>>,
     resolver: Option<Arc<Resolver>>,
     solver: Option<Arc<Solver>>,
     runner: Option<Arc<Runner>>,
@@ -74,13 +87,14 @@ struct Setup {
 
 #[derive(Default)]
 struct Record {
+    calls: Vec<&'static str>,
     solves: Vec<gateway::SolveRequest>,
-    /// The source each reference reads from, by the number in its id.
-    trees: Vec<String>,
+    /// The names that each reference's files may be found under, by the number in its id.
+    trees: Vec<Vec<String>>,
     resolved: Vec<gateway::ResolveSourceMetaRequest>,
     evaluated: Vec<String>,
     warnings: Vec<gateway::WarnRequest>,
-    containers: BTreeSet<String>,
+    containers: BTreeMap<String, gateway::NewContainerRequest>,
 }
 
 impl Default for Simulated {
@@ -127,11 +141,17 @@ impl Simulated {
         self
     }
 
-    /// Puts a file into the local source `name`, such as `context`; with an
-    /// empty name, into everything that has no files of its own.
+    /// Puts a file into the tree `name`:
+    ///
+    /// - a directory of the client, such as `context`;
+    /// - an image or other source, by its identifier, such as
+    ///   `docker.io/library/alpine:3.22` (with or without its digest) or
+    ///   `https://example.com/file`;
+    /// - the result of another frontend, such as `dockerfile.v0`;
+    /// - with an empty name, everything that has no files of its own.
     #[must_use]
     pub fn file(mut self, name: impl Into<String>, path: &str, content: impl Into<Bytes>) -> Self {
-        self.setup().files.entry(name.into()).or_default().insert(clean(path), content.into());
+        self.setup().files.entry(name.into()).or_default().insert(path, content.into());
         self
     }
 
@@ -154,6 +174,42 @@ impl Simulated {
         self
     }
 
+    /// Gives the processes of the frontend's containers a secret.
+    #[must_use]
+    pub fn secret(mut self, id: impl Into<String>, text: impl Into<String>) -> Self {
+        self.setup().secrets.insert(id.into(), text.into());
+        self
+    }
+
+    /// Is told of each call before it is made, by the name that it has in the
+    /// protocol, such as `Solve`, `ReadFile` or `Evaluate`. An error is what
+    /// the frontend gets in place of an answer.
+    ///
+    /// ```
+    /// use buildkit_frontend::{BuildResult, Code, Error, Gateway, Result, Simulated};
+    /// use buildkit_llb::local;
+    ///
+    /// async fn build(gateway: Gateway) -> Result<BuildResult> {
+    ///     let tree = gateway.solve_state(&local("context")).await?;
+    ///     tree.reference()?.read_file("list").await?;
+    ///     Ok(tree)
+    /// }
+    ///
+    /// # futures::executor::block_on(async {
+    /// let simulated = Simulated::new().on_call(|call| match call {
+    ///     "ReadFile" => Err(Error::with_code(Code::Unavailable, "the disk is gone")),
+    ///     _ => Ok(()),
+    /// });
+    /// assert_eq!(simulated.run(build).await.unwrap_err().message(), "the disk is gone");
+    /// assert_eq!(simulated.calls(), ["Solve", "ReadFile"]);
+    /// # });
+    /// ```
+    #[must_use]
+    pub fn on_call(mut self, check: impl Fn(&str) -> Result<()> + Send + Sync + 'static) -> Self {
+        self.setup().check = Some(Arc::new(check));
+        self
+    }
+
     /// Resolves sources in a way of the test's own; `None` leaves a source to
     /// the images put in.
     #[must_use]
@@ -170,8 +226,8 @@ impl Simulated {
         self
     }
 
-    /// Answers solves in a way of the test's own, for example with an error;
-    /// `None` leaves a solve to the simulation.
+    /// Answers solves in a way of the test's own, for example with an error or
+    /// with a [`tree`](Self::tree); `None` leaves a solve to the simulation.
     #[must_use]
     pub fn on_solve(
         mut self,
@@ -181,11 +237,58 @@ impl Simulated {
         self
     }
 
-    /// Runs processes of containers; without it there are no containers.
+    /// A result with the files of the tree `name`, for
+    /// [`on_solve`](Self::on_solve).
+    ///
+    /// ```
+    /// use buildkit_frontend::{BuildResult, Gateway, Result, Simulated};
+    /// use buildkit_llb::{image, sh};
+    ///
+    /// async fn build(gateway: Gateway) -> Result<BuildResult> {
+    ///     let built = gateway.solve_state(&image("alpine").run(sh("make > /log")).root()).await?;
+    ///     let log = built.reference()?.read_file("/log").await?;
+    ///     Ok(built.with_metadata("frontend.log", log))
+    /// }
+    ///
+    /// # futures::executor::block_on(async {
+    /// let simulated =
+    ///     Simulated::new().file("made", "/log", "all done").on_solve(|_| Some(Ok(Simulated::tree("made"))));
+    /// assert_eq!(simulated.run(build).await?.metadata["frontend.log"], "all done");
+    /// # Ok::<(), buildkit_frontend::Error>(()) }).unwrap();
+    /// ```
+    pub fn tree(name: &str) -> gateway::Result {
+        let reference = gateway::Ref { id: format!("{NAMED}{name}"), def: None };
+        gateway::Result { result: Some(gateway::result::Result::Ref(reference)), ..Default::default() }
+    }
+
+    /// Runs processes of containers; without it there are no containers. An
+    /// error is that of a process that cannot be started.
+    ///
+    /// ```
+    /// use buildkit_frontend::{BuildResult, Error, Gateway, NewContainer, Output, Process, Result, Simulated};
+    ///
+    /// async fn build(gateway: Gateway) -> Result<BuildResult> {
+    ///     let tree = gateway.solve_state(&buildkit_llb::image("alpine")).await?;
+    ///     let container = gateway.container(NewContainer::new(tree.reference()?)).await?;
+    ///     let answer = container.run(Process::new(["wc", "-c", "/etc/os-release"])).await?;
+    ///     if !answer.exit.success() {
+    ///         return Err(Error::new("it does not count"));
+    ///     }
+    ///     Ok(tree.with_metadata("frontend.size", answer.stdout))
+    /// }
+    ///
+    /// # futures::executor::block_on(async {
+    /// let simulated = Simulated::new().on_process(|process| match process.program() {
+    ///     "wc" => Ok(Output::success("188")),
+    ///     other => Ok(Output::failure(127, format!("{other}: not found"))),
+    /// });
+    /// assert_eq!(simulated.run(build).await?.metadata["frontend.size"], "188");
+    /// # Ok::<(), buildkit_frontend::Error>(()) }).unwrap();
+    /// ```
     #[must_use]
     pub fn on_process(
         mut self,
-        runner: impl Fn(&pb::Meta) -> Result<Output> + Send + Sync + 'static,
+        runner: impl Fn(&SimulatedProcess) -> Result<Output> + Send + Sync + 'static,
     ) -> Self {
         self.setup().runner = Some(Arc::new(runner));
         self
@@ -214,6 +317,19 @@ impl Simulated {
         run(self.gateway(), build).await
     }
 
+    /// The calls so far, in order, by the names that they have in the protocol.
+    pub fn calls(&self) -> Vec<&'static str> {
+        self.record().calls.clone()
+    }
+
+    /// The graphs that were solved so far, in order; calls of other frontends
+    /// are among the [`solves`](Self::solves) only.
+    pub fn graphs(&self) -> Vec<Definition> {
+        let record = self.record();
+        let graphs = record.solves.iter().filter_map(|solve| solve.definition.clone());
+        graphs.filter_map(|graph| Definition::from_pb(graph).ok()).collect()
+    }
+
     /// The solves so far, in order.
     pub fn solves(&self) -> Vec<gateway::SolveRequest> {
         self.record().solves.clone()
@@ -236,7 +352,7 @@ impl Simulated {
 
     /// The containers that were made and not yet released.
     pub fn containers(&self) -> Vec<String> {
-        self.record().containers.iter().cloned().collect()
+        self.record().containers.keys().cloned().collect()
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
@@ -244,18 +360,52 @@ impl Simulated {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn files(&self, tree: Tree<'_>) -> Result<&BTreeMap<String, Bytes>> {
-        const NONE: &BTreeMap<String, Bytes> = &BTreeMap::new();
-        let Tree::Reference(id) = tree else {
-            return Ok(self.setup.files.get("").unwrap_or(NONE));
-        };
-        let number = id.strip_prefix("ref-").and_then(|number| number.parse::<usize>().ok());
+    /// Notes a call, and asks the test what it thinks of it.
+    fn call(&self, name: &'static str) -> Result<()> {
+        self.record().calls.push(name);
+        self.setup.check.as_ref().map_or(Ok(()), |check| check(name))
+    }
+
+    fn files(&self, tree: Tree<'_>) -> Result<&Files> {
+        const NONE: &Files = &Files::EMPTY;
         let record = self.record();
-        let source = number.and_then(|number| record.trees.get(number));
-        let source = source.ok_or_else(|| Error::new(format!("no such ref: {id}")))?;
-        Ok(self.setup.files.get(source).or_else(|| self.setup.files.get("")).unwrap_or(NONE))
+        let id = match tree {
+            Tree::Reference(id) => id,
+            Tree::Mount { container, index } => {
+                let container = record.containers.get(container);
+                let container =
+                    container.ok_or_else(|| Error::new(format!("container {tree:?} not found")))?;
+                let mount = usize::try_from(index).ok().and_then(|index| container.mounts.get(index));
+                let mount =
+                    mount.ok_or_else(|| Error::new(format!("container details for {tree:?} not found")))?;
+                if mount.result_id.is_empty() {
+                    return Ok(NONE);
+                }
+                &mount.result_id
+            }
+        };
+        let by_name = |name: &str| self.setup.files.get(name);
+        if let Some(name) = id.strip_prefix(NAMED) {
+            return Ok(by_name(name).unwrap_or(NONE));
+        }
+        let number = id.strip_prefix(NUMBERED).and_then(|number| number.parse::<usize>().ok());
+        let names = number.and_then(|number| record.trees.get(number));
+        let names = names.ok_or_else(|| Error::new(format!("no such ref: {id}")))?;
+        Ok(names.iter().find_map(|name| by_name(name)).or_else(|| by_name("")).unwrap_or(NONE))
+    }
+
+    fn reference(&self, names: Vec<String>, def: Option<pb::Definition>) -> gateway::Result {
+        let mut record = self.record();
+        let id = format!("{NUMBERED}{}", record.trees.len());
+        record.trees.push(names);
+        let result = Some(gateway::result::Result::Ref(gateway::Ref { id, def }));
+        gateway::Result { result, ..Default::default() }
     }
 }
+
+/// What ids of references begin with: the number of a solve follows, or the name of a tree.
+const NUMBERED: &str = "ref-";
+const NAMED: &str = "tree-";
 
 #[async_trait]
 impl Bridge for Simulated {
@@ -267,6 +417,7 @@ impl Bridge for Simulated {
         &self,
         request: gateway::ResolveSourceMetaRequest,
     ) -> Result<gateway::ResolveSourceMetaResponse> {
+        self.call("ResolveSourceMeta")?;
         self.record().resolved.push(request.clone());
         if let Some(answer) = self.setup.resolver.as_ref().and_then(|resolver| resolver(&request)) {
             return answer;
@@ -292,21 +443,24 @@ impl Bridge for Simulated {
     }
 
     async fn solve(&self, request: gateway::SolveRequest) -> Result<gateway::Result> {
+        self.call("Solve")?;
         self.record().solves.push(request.clone());
         if let Some(answer) = self.setup.solver.as_ref().and_then(|solver| solver(&request)) {
             return answer;
         }
-        let Some(definition) = request.definition else {
-            if request.frontend.is_empty() {
-                let empty = Some(gateway::result::Result::Ref(gateway::Ref::default()));
-                return Ok(gateway::Result { result: empty, ..Default::default() });
-            }
-            return Ok(self.reference(String::new(), None));
-        };
-        Ok(self.reference(local_name(&definition).unwrap_or_default(), Some(definition)))
+        if let Some(definition) = request.definition {
+            return Ok(self.reference(tree::names(&definition), Some(definition)));
+        }
+        if request.frontend.is_empty() {
+            let empty = Some(gateway::result::Result::Ref(gateway::Ref::default()));
+            return Ok(gateway::Result { result: empty, ..Default::default() });
+        }
+        let image = request.frontend_opt.get("source").cloned();
+        Ok(self.reference(image.into_iter().chain([request.frontend]).collect(), None))
     }
 
     async fn evaluate(&self, reference: &str) -> Result<()> {
+        self.call("Evaluate")?;
         self.record().evaluated.push(reference.into());
         Ok(())
     }
@@ -317,66 +471,43 @@ impl Bridge for Simulated {
         path: &str,
         range: Option<gateway::FileRange>,
     ) -> Result<Bytes> {
-        let content = self.files(tree)?.get(&clean(path)).cloned().ok_or_else(|| missing("open", path))?;
-        let Some(range) = range else {
-            return Ok(content);
-        };
-        let start = usize::try_from(range.offset).unwrap_or(0).min(content.len());
-        let length = usize::try_from(range.length).unwrap_or(0);
-        Ok(content.slice(start..start.saturating_add(length).min(content.len())))
+        self.call(one_of(tree, "ReadFile", "ReadFileContainer"))?;
+        self.files(tree)?.read(path, range)
     }
 
     async fn read_dir(&self, tree: Tree<'_>, path: &str, include: &str) -> Result<Vec<fsutil::Stat>> {
-        let files = self.files(tree)?;
-        let folder = clean(path);
-        let prefix = if folder.is_empty() { folder } else { folder + "/" };
-        let below = files.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix));
-        let mut entries: BTreeMap<&str, fsutil::Stat> = BTreeMap::new();
-        for (name, content) in below {
-            let rest = name.get(prefix.len()..).unwrap_or_default();
-            let (name, stat) = match rest.split_once('/') {
-                Some((folder, _)) => (folder, folder_stat(folder)),
-                None => (rest, file_stat(rest, content)),
-            };
-            if matches(include, name) {
-                entries.insert(name, stat);
-            }
-        }
-        if entries.is_empty() && include.is_empty() && !prefix.is_empty() {
-            return Err(missing("open", path));
-        }
-        Ok(entries.into_values().collect())
+        self.call(one_of(tree, "ReadDir", "ReadDirContainer"))?;
+        self.files(tree)?.list(path, include)
     }
 
     async fn stat_file(&self, tree: Tree<'_>, path: &str) -> Result<fsutil::Stat> {
-        let files = self.files(tree)?;
-        let name = clean(path);
-        if let Some(content) = files.get(&name) {
-            return Ok(file_stat(path, content));
-        }
-        let prefix = format!("{name}/");
-        let is_folder = files.range(prefix.clone()..).next().is_some_and(|(n, _)| n.starts_with(&prefix));
-        if name.is_empty() || is_folder { Ok(folder_stat(path)) } else { Err(missing("lstat", path)) }
+        self.call(one_of(tree, "StatFile", "StatFileContainer"))?;
+        self.files(tree)?.stat(path)
     }
 
     async fn inputs(&self) -> Result<BTreeMap<String, pb::Definition>> {
+        self.call("Inputs")?;
         Ok(self.setup.inputs.clone())
     }
 
     async fn warn(&self, request: gateway::WarnRequest) -> Result<()> {
+        self.call("Warn")?;
         self.record().warnings.push(request);
         Ok(())
     }
 
     async fn new_container(&self, request: gateway::NewContainerRequest) -> Result<()> {
+        self.call("NewContainer")?;
         if self.setup.runner.is_none() {
-            return Err(Error::with_code(Code::Unimplemented, "the simulation has no containers"));
+            return Err(no_containers());
         }
-        self.record().containers.insert(request.container_id);
+        self.check_secrets(&request)?;
+        self.record().containers.insert(request.container_id.clone(), request);
         Ok(())
     }
 
     async fn release_container(&self, container: &str) -> Result<()> {
+        self.call("ReleaseContainer")?;
         self.record().containers.remove(container);
         Ok(())
     }
@@ -387,41 +518,10 @@ impl Bridge for Simulated {
 
     async fn exec(
         &self,
-        mut input: BoxStream<'static, gateway::ExecMessage>,
+        input: BoxStream<'static, gateway::ExecMessage>,
     ) -> Result<BoxStream<'static, Result<gateway::ExecMessage>>> {
-        use gateway::exec_message::Input;
-        let (Some(runner), Some(first)) = (&self.setup.runner, input.next().await) else {
-            return Err(Error::with_code(Code::Unimplemented, "the simulation has no containers"));
-        };
-        let Some(Input::Init(init)) = first.input else {
-            return Err(Error::with_code(Code::InvalidArgument, "a process starts with its init message"));
-        };
-        if !self.record().containers.contains(&init.container_id) {
-            return Err(Error::with_code(Code::NotFound, "the container was released or never made"));
-        }
-        let Output { exit: Exit { code }, stdout, stderr } = runner(&init.meta.unwrap_or_default())?;
-        let file = |fd, data| Input::File(gateway::FdMessage { fd, eof: false, data });
-        let messages = [
-            Input::Started(gateway::StartedMessage {}),
-            file(1, stdout),
-            file(2, stderr),
-            Input::Exit(gateway::ExitMessage { code, error: None }),
-            Input::Done(gateway::DoneMessage {}),
-        ];
-        let id = first.process_id;
-        Ok(stream::iter(messages)
-            .map(move |input| Ok(gateway::ExecMessage { process_id: id.clone(), input: Some(input) }))
-            .boxed())
-    }
-}
-
-impl Simulated {
-    fn reference(&self, source: String, def: Option<pb::Definition>) -> gateway::Result {
-        let mut record = self.record();
-        let id = format!("ref-{}", record.trees.len());
-        record.trees.push(source);
-        let result = Some(gateway::result::Result::Ref(gateway::Ref { id, def }));
-        gateway::Result { result, ..Default::default() }
+        self.call("ExecProcess")?;
+        self.run_process(input).await
     }
 }
 
@@ -431,68 +531,13 @@ impl fmt::Debug for Simulated {
     }
 }
 
-/// The name of the local source that a graph consists of.
-fn local_name(definition: &pb::Definition) -> Option<String> {
-    let definition = Definition::from_pb(definition.clone()).ok()?;
-    let (head, _) = definition.head().ok()??;
-    match definition.op(&head)?.message().ok()?.op? {
-        pb::op::Op::Source(source) => source.identifier.strip_prefix("local://").map(str::to_owned),
-        _ => None,
+fn one_of(tree: Tree<'_>, of_result: &'static str, of_container: &'static str) -> &'static str {
+    match tree {
+        Tree::Reference(_) => of_result,
+        Tree::Mount { .. } => of_container,
     }
 }
 
-fn clean(path: &str) -> String {
-    path.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join("/")
-}
-
-fn missing(call: &str, path: &str) -> Error {
-    Error::with_code(Code::NotFound, format!("{call} {path}: no such file or directory"))
-}
-
-fn file_stat(path: &str, content: &Bytes) -> fsutil::Stat {
-    fsutil::Stat {
-        path: Bytes::copy_from_slice(path.as_bytes()),
-        mode: 0o644,
-        size: i64::try_from(content.len()).unwrap_or(i64::MAX),
-        ..Default::default()
-    }
-}
-
-fn folder_stat(path: &str) -> fsutil::Stat {
-    fsutil::Stat {
-        path: Bytes::copy_from_slice(path.as_bytes()),
-        mode: 1 << 31 | 0o755,
-        ..Default::default()
-    }
-}
-
-/// Whether a name matches a pattern of `*` and `?`; an empty one matches all.
-fn matches(pattern: &str, name: &str) -> bool {
-    if pattern.is_empty() {
-        return true;
-    }
-    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-    let (mut p, mut n, mut star) = (0, 0, None);
-    while n < name.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                star = Some((p, n));
-                p += 1;
-            }
-            Some(&c) if c == '?' || Some(&c) == name.get(n) => {
-                p += 1;
-                n += 1;
-            }
-            _ => match star {
-                // The star takes one more.
-                Some((at, taken)) => {
-                    star = Some((at, taken + 1));
-                    p = at + 1;
-                    n = taken + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern.get(p..).unwrap_or_default().iter().all(|c| *c == '*')
+fn no_containers() -> Error {
+    Error::with_code(Code::Unimplemented, "the simulation has no containers")
 }

@@ -4,6 +4,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::caps::gateway as cap;
 use crate::detail::Detail;
 use crate::error::{Code, Error, Result};
 use crate::gateway::Gateway;
@@ -145,6 +146,8 @@ impl Gateway {
     /// # Errors
     /// [`Code::Unimplemented`] when it does not know the subrequest or any.
     pub async fn ask(&self, frontend: Solve, name: &str) -> Result<BuildResult> {
+        // Other daemons do not look at what the frontend can do, and it would build instead of answering.
+        self.caps().require(cap::FRONTEND_CAPS, self.product())?;
         let question = frontend.option(REQUEST_ID, name).option("frontend.caps", CAPABILITY);
         self.solve(question).await.map_err(|error| {
             let unknown = |detail| matches!(detail, &Detail::Subrequest(_) | &Detail::FrontendCap(_));

@@ -7,9 +7,9 @@ mod support;
 use std::collections::BTreeMap;
 
 use buildkit_frontend::{
-    Attestation, BuildResult, Code, ContainerMount, Contexts, Detail, Environment, Error, Event, Exit,
-    FileKind, Gateway, GrpcBridge, NewContainer, Output, Process, Reference, ResolveImage, ResolveSource,
-    Result, Simulated, Solve, Warning,
+    Attestation, BuildResult, ChecksumAlgorithm, Code, ContainerMount, Contexts, Detail, Environment, Error,
+    Event, Exit, FileKind, Gateway, GrpcBridge, NewContainer, Output, Process, Reference, ResolveImage,
+    ResolveSource, Result, Simulated, Solve, Warning,
 };
 use buildkit_llb::{Platform, scratch};
 use buildkit_proto::{gateway, pb};
@@ -104,6 +104,77 @@ async fn images_sources_inputs_and_warnings_go_through() {
     assert_eq!((seen[0].level, &seen[0].short[..]), (1, &b"careful"[..]));
     assert_eq!(gateway.workers()[0].id, "pinged");
     assert_eq!(gateway.session_id(), "mine");
+}
+
+/// What only BuildKit 0.26 and later answers.
+#[tokio::test]
+async fn commits_checksums_and_attestations_are_asked_for_and_handed_out() {
+    let simulated = Simulated::new().on_resolve(|request| {
+        let source = request.source.clone();
+        let git = request.git.filter(|git| git.return_object).map(|_| gateway::ResolveSourceGitResponse {
+            checksum: "tag".into(),
+            r#ref: "refs/tags/v1".into(),
+            commit_checksum: "commit".into(),
+            commit_object: "tree".into(),
+            tag_object: "object".into(),
+        });
+        let http = request.http.clone().map(|http| {
+            let asked = http.checksum_request.unwrap();
+            gateway::ResolveSourceHttpResponse {
+                checksum: "sha256:1".into(),
+                filename: "file".into(),
+                checksum_response: (asked.suffix != "unanswered").then(|| gateway::ChecksumResponse {
+                    digest: format!("{}:2", asked.algo().as_str_name()),
+                    suffix: asked.suffix,
+                }),
+                ..Default::default()
+            }
+        });
+        let image = request.image.clone().map(|image| {
+            assert!(image.no_config && image.attestation_chain);
+            gateway::ResolveSourceImageResponse {
+                digest: "sha256:3".into(),
+                attestation_chain: Some(gateway::AttestationChain {
+                    attestation_manifest: image.resolve_attestations.join(","),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }
+        });
+        Some(Ok(gateway::ResolveSourceMetaResponse { source, image, git, http }))
+    });
+    let mut daemon = FakeDaemon::new(simulated);
+    {
+        let gateway = gateway(&daemon).await;
+        let git = gateway.resolve_source(ResolveSource::new("git://h/r.git#v1").git_objects()).await.unwrap();
+        let git = git.git.unwrap();
+        assert_eq!((&git.commit_checksum[..], &git.commit_object[..]), ("commit", &b"tree"[..]));
+        assert_eq!((&git.r#ref[..], &git.tag_object[..]), ("refs/tags/v1", &b"object"[..]));
+
+        let http = |suffix: &'static str| {
+            ResolveSource::new("https://h/f").http_checksum(ChecksumAlgorithm::Sha512, suffix)
+        };
+        let answer = gateway.resolve_source(http("x")).await.unwrap().http.unwrap();
+        let checksum = answer.checksum_response.unwrap();
+        assert!(checksum.digest.ends_with("SHA512:2") && checksum.suffix == "x", "{checksum:?}");
+        let error = gateway.resolve_source(http("unanswered")).await.unwrap_err();
+        assert!(error.message().contains("checksum"), "{error}");
+
+        let image = ResolveSource::new("docker-image://h/i").without_config().attestations(["a", "b"]);
+        let image = gateway.resolve_source(image).await.unwrap().image.unwrap();
+        assert_eq!(image.attestation_chain.unwrap().attestation_manifest, "a,b");
+    }
+
+    daemon.caps.retain(|cap| !cap.starts_with("source.metaresolver."));
+    let gateway = gateway(&daemon).await;
+    let before = daemon.simulated.resolved().len();
+    for refused in [
+        ResolveSource::new("https://h/f").http_checksum(ChecksumAlgorithm::Sha256, ""),
+        ResolveSource::new("docker-image://h/i").attestation_chain(),
+    ] {
+        assert_eq!(gateway.resolve_source(refused).await.unwrap_err().code(), Code::Unimplemented);
+    }
+    assert_eq!(daemon.simulated.resolved().len(), before, "nothing is asked that would not be answered");
 }
 
 #[tokio::test]
@@ -214,8 +285,8 @@ async fn graphs_that_need_more_than_the_daemon_has_are_refused_here() {
 
 #[tokio::test]
 async fn processes_run_and_containers_end_with_their_handles() {
-    let simulated = Simulated::new().file("", "etc/os", "x").on_process(|meta| {
-        let (code, stdout) = if meta.args[0] == "false" { (1, "") } else { (0, "out") };
+    let simulated = Simulated::new().file("", "etc/os", "x").on_process(|process| {
+        let (code, stdout) = if process.program() == "false" { (1, "") } else { (0, "out") };
         Ok(Output { exit: Exit { code }, stdout: stdout.into(), stderr: "err".into() })
     });
     let daemon = FakeDaemon::new(simulated);
@@ -225,6 +296,11 @@ async fn processes_run_and_containers_end_with_their_handles() {
     let container = gateway.container(request).await.unwrap();
     assert_eq!(daemon.simulated.containers(), [container.id()]);
     assert_eq!(container.read_file(0, "/etc/os").await.unwrap(), "x");
+    assert_eq!(container.read_range(0, "etc/os", 0..9).await.unwrap(), "x");
+    assert_eq!(container.read_dir(0, ".").await.unwrap()[0].path_lossy(), "etc");
+    assert_eq!(container.stat(0, "etc/os").await.unwrap().size, 1);
+    assert!(container.read_file(1, "x").await.unwrap_err().is_not_found());
+    assert!(container.stat(9, "/").await.is_err());
 
     let output = container.run(Process::new(["true"]).env("A", "b").dir("/x")).await.unwrap();
     assert_eq!(
@@ -244,6 +320,46 @@ async fn processes_run_and_containers_end_with_their_handles() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     panic!("the container outlived its handle");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_secret_is_told_soon_and_a_slow_start_is_waited_for() {
+    let simulated = Simulated::new()
+        .secret("there", "hush")
+        .on_process(|process| Ok(Output::success(process.env("TOKEN").unwrap_or("none").to_owned())));
+    let mut daemon = FakeDaemon::new(simulated);
+    let process = |id: &str| Process::new(["env"]).secret_env("TOKEN", id);
+    let begin = tokio::time::Instant::now();
+    {
+        let gateway = gateway(&daemon).await;
+        let tree = local(&gateway, "context").await;
+        let container = gateway.container(NewContainer::new(&tree)).await.unwrap();
+        assert_eq!(container.run(process("there")).await.unwrap().stdout, "hush");
+        assert_eq!(begin.elapsed(), std::time::Duration::ZERO);
+        let error = container.run(process("missing")).await.unwrap_err();
+        assert_eq!(error.report(), "secret missing: not found");
+        assert!(begin.elapsed() < std::time::Duration::from_secs(2), "{:?}", begin.elapsed());
+        let optional = Process::new(["env"]).optional_secret_env("TOKEN", "missing");
+        assert_eq!(container.run(optional).await.unwrap().stdout, "");
+        assert_eq!(daemon.simulated.containers(), [container.id()], "what was asked with is gone");
+    }
+
+    daemon.starts_after = std::time::Duration::from_secs(1000);
+    let gateway = gateway(&daemon).await;
+    let tree = local(&gateway, "context").await;
+    let container = gateway.container(NewContainer::new(&tree)).await.unwrap();
+    assert_eq!(container.run(process("there")).await.unwrap().stdout, "hush");
+    assert_eq!(container.run(Process::new(["env"])).await.unwrap().stdout, "none");
+}
+
+#[tokio::test]
+async fn frontends_are_asked_only_where_the_daemon_checks_what_they_can() {
+    let mut daemon = FakeDaemon::new(Simulated::new());
+    daemon.caps.retain(|cap| cap != "frontend.caps");
+    let error =
+        gateway(&daemon).await.ask(Solve::frontend("dockerfile.v0"), "frontend.targets").await.unwrap_err();
+    assert_eq!(error.code(), Code::Unimplemented);
+    assert!(daemon.simulated.solves().is_empty(), "it would build");
 }
 
 #[tokio::test]

@@ -39,7 +39,16 @@ async fn start(what: &str) -> (FakeDaemon, tokio::process::Child) {
 
 fn start_connection(what: &str) -> (FakeDaemon, tokio::process::Child, tokio::task::AbortHandle) {
     let daemon = FakeDaemon::new(Simulated::new().file("context", "hello", "world"));
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let mut child = command(what).spawn().unwrap();
+    let io = tokio::io::join(child.stdout.take().unwrap(), child.stdin.take().unwrap());
+    let connection = tokio::spawn(daemon.clone().serve(io)).abort_handle();
+    (daemon, child, connection)
+}
+
+/// This program as a frontend.
+fn command(what: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .env("BUILDKIT_SESSION_ID", "s1")
         .env(
             "BUILDKIT_WORKERS",
@@ -50,12 +59,8 @@ fn start_connection(what: &str) -> (FakeDaemon, tokio::process::Child, tokio::ta
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let io = tokio::io::join(child.stdout.take().unwrap(), child.stdin.take().unwrap());
-    let connection = tokio::spawn(daemon.clone().serve(io)).abort_handle();
-    (daemon, child, connection)
+        .kill_on_drop(true);
+    command
 }
 
 async fn a_result_arrives_and_prints_stay_out_of_the_way() {
@@ -92,6 +97,19 @@ async fn a_frontend_ends_with_its_connection() {
     assert!(daemon.returned.lock().unwrap().is_empty());
 }
 
+/// What it writes goes nowhere, though its input is open.
+async fn a_frontend_whose_output_is_closed_ends() {
+    let started = std::time::Instant::now();
+    let mut child = command("build").spawn().unwrap();
+    drop(child.stdout.take());
+    let stdin = child.stdin.take();
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1), "it reports, and is not killed by a signal");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!said.is_empty() && started.elapsed() < Duration::from_secs(10), "{said}");
+    drop(stdin);
+}
+
 async fn run_by_hand_it_says_what_it_is() {
     let output = Command::new(std::env::current_exe().unwrap())
         .env("AS_FRONTEND", "1")
@@ -126,8 +144,9 @@ async fn main() -> ExitCode {
         an_error_arrives
         a_panic_arrives_as_an_error
         a_frontend_ends_with_its_connection
+        a_frontend_whose_output_is_closed_ends
         run_by_hand_it_says_what_it_is
     }
-    println!("\ntest result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
+    println!("\ntest result: ok. 6 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
     ExitCode::SUCCESS
 }

@@ -120,8 +120,10 @@ impl Daemon {
         pick: impl FnOnce(&Self) -> Option<T>,
     ) -> Option<(Self, T)> {
         crate::canary::watch();
+        // Not in a closure: that would be the caller.
+        let caller = Location::caller();
         let test = std::thread::current().name().filter(|name| *name != "main").map(str::to_owned);
-        let test = test.unwrap_or_else(|| Location::caller().to_string());
+        let test = test.unwrap_or_else(|| caller.to_string());
         let found = match std::env::var("BUILDKIT_TESTS_NO_DAEMON") {
             Ok(reason) => Err(reason),
             Err(_) => Daemon::find(generation),

@@ -495,11 +495,9 @@ fn missing(error: &SolveError) -> Option<String> {
     if let Some(cap) = quoted("unknown API capability ") {
         return Some(format!("the capability {cap}"));
     }
-    if let Some(cap) = &error.details().frontend_cap {
-        return Some(format!("the frontend capability {cap}"));
-    }
-    if let Some(request) = &error.details().subrequest {
-        return Some(format!("the subrequest {request}"));
+    // Then it is the frontend that lacks something: a newer daemon would not help.
+    if error.details().frontend_cap.is_some() || error.details().subrequest.is_some() {
+        return None;
     }
     (error.code() == Code::Unimplemented && error.vertex().is_none()).then(|| format!("this build ({text})"))
 }

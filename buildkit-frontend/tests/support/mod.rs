@@ -34,12 +34,21 @@ pub struct FakeDaemon {
     pub build_ids: Arc<Mutex<Vec<Option<String>>>>,
     /// The calls, by name.
     pub calls: Arc<Mutex<Vec<&'static str>>>,
+    /// How long processes take to start.
+    pub starts_after: Duration,
 }
 
 impl FakeDaemon {
     pub fn new(simulated: Simulated) -> Self {
         let caps = buildkit_frontend::Caps::current_gateway().names().map(str::to_owned).collect();
-        Self { simulated, caps, returned: Arc::default(), build_ids: Arc::default(), calls: Arc::default() }
+        Self {
+            simulated,
+            caps,
+            returned: Arc::default(),
+            build_ids: Arc::default(),
+            calls: Arc::default(),
+            starts_after: Duration::ZERO,
+        }
     }
 
     pub fn service(&self) -> LlbBridgeServer<Self> {
@@ -83,6 +92,15 @@ fn status(error: &Error) -> Status {
 
 fn answer<T>(result: Result<T, Error>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(|error| status(&error))
+}
+
+/// The daemon takes absolute paths of mounts only.
+fn inside(path: &str) -> Result<(), Status> {
+    if path.starts_with('/') {
+        Ok(())
+    } else {
+        Err(Status::unknown(format!("can't make {path} relative to /")))
+    }
 }
 
 #[async_trait]
@@ -196,9 +214,20 @@ impl LlbBridge for FakeDaemon {
         &self,
         request: Request<Streaming<ExecMessage>>,
     ) -> Result<Response<Self::ExecProcessStream>, Status> {
-        let input = self.note("ExecProcess", request).filter_map(|message| async { message.ok() }).boxed();
-        let output = self.simulated.exec(input).await.map_err(|error| status(&error))?;
-        Ok(Response::new(output.map(|message| message.map_err(|error| status(&error))).boxed()))
+        let input = self.note("ExecProcess", request).filter_map(|message| async { message.ok() });
+        tokio::time::sleep(self.starts_after).await;
+        // As the daemon does: why a process does not start is told when its input has ended.
+        let (pass, passed) = futures::channel::mpsc::unbounded();
+        let ended = tokio::spawn(input.map(Ok).forward(pass));
+        match self.simulated.exec(passed.boxed()).await {
+            Ok(output) => {
+                Ok(Response::new(output.map(|message| message.map_err(|error| status(&error))).boxed()))
+            }
+            Err(error) => {
+                let _ = ended.await;
+                Err(status(&error))
+            }
+        }
     }
 
     async fn read_file_container(
@@ -206,6 +235,7 @@ impl LlbBridge for FakeDaemon {
         request: Request<ReadFileRequest>,
     ) -> Result<Response<ReadFileResponse>, Status> {
         let request = self.note("ReadFileContainer", request);
+        inside(&request.file_path)?;
         let tree = Tree::Mount { container: &request.r#ref, index: request.mount_index };
         let read = self.simulated.read_file(tree, &request.file_path, request.range).await;
         answer(read.map(|data| ReadFileResponse { data }))
@@ -216,6 +246,7 @@ impl LlbBridge for FakeDaemon {
         request: Request<ReadDirRequest>,
     ) -> Result<Response<ReadDirResponse>, Status> {
         let request = self.note("ReadDirContainer", request);
+        inside(&request.dir_path)?;
         let tree = Tree::Mount { container: &request.r#ref, index: request.mount_index };
         let listed = self.simulated.read_dir(tree, &request.dir_path, &request.include_pattern).await;
         answer(listed.map(|entries| ReadDirResponse { entries }))
@@ -226,6 +257,7 @@ impl LlbBridge for FakeDaemon {
         request: Request<StatFileRequest>,
     ) -> Result<Response<StatFileResponse>, Status> {
         let request = self.note("StatFileContainer", request);
+        inside(&request.path)?;
         let tree = Tree::Mount { container: &request.r#ref, index: request.mount_index };
         let stat = self.simulated.stat_file(tree, &request.path).await;
         answer(stat.map(|stat| StatFileResponse { stat: Some(stat) }))
