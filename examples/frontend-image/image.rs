@@ -49,5 +49,5 @@ impl FrontendImage {
 fn layer(program: &str) -> State {
     let local = Local::new("program").include([program]).name(format!("load {program}"));
     let copy = Copy::new(State::from(local), format!("/{program}"), "/frontend").mode(0o755);
-    FileSteps::new(scratch(), copy.created(Timestamp::from_secs(0))).name("add the program").into()
+    FileSteps::new(scratch(), copy.created(Timestamp::from_secs(0))).name(format!("add {program}")).into()
 }

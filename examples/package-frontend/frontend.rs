@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use buildkit_frontend::subrequest::{self, Description};
-use buildkit_frontend::{BuildResult, Contexts, DefinitionFile, Gateway, ImageConfig, Result};
-use buildkit_llb::{State, sh};
+use buildkit_frontend::{BuildResult, Contexts, DefinitionFile, Gateway, ImageConfig, Options, Result};
+use buildkit_llb::{Copy, Platform, State, sh};
 use serde::{Deserialize, Serialize};
 
 /// The name of the file when nobody says another.
@@ -40,7 +40,7 @@ struct Image {
     command: Vec<String>,
     #[serde(default)]
     env: BTreeMap<String, String>,
-    /// Files of the context, by their place in the image.
+    /// Where files of the context go in the image, by their path.
     #[serde(default)]
     files: BTreeMap<String, String>,
 }
@@ -56,25 +56,12 @@ struct Packages {
     packages: Vec<String>,
 }
 
-/// Builds the image, or answers a subrequest.
+/// Builds the image, or answers a question.
 pub(crate) async fn build(gateway: Gateway) -> Result<BuildResult> {
     gateway.require_frontend_caps(&["inputs", "subrequests", "contexts"])?;
     let contexts = Contexts::open(&gateway).await?;
-    match gateway.subrequest() {
-        None => {}
-        Some(subrequest::DESCRIBE) => {
-            return subrequest::describe(&[Description::new(LIST, "1.0.0", "List the packages")]);
-        }
-        Some(LIST) => {
-            let image = parse(&contexts.file(FILE).await?)?;
-            let text = image.packages.join("\n");
-            return subrequest::answer(
-                "1.0.0",
-                &Packages { base: image.base, packages: image.packages },
-                text,
-            );
-        }
-        Some(other) => return Err(subrequest::unsupported(other)),
+    if let Some(question) = gateway.subrequest() {
+        return answer(question, &contexts).await;
     }
     let file = contexts.file(FILE).await?;
     let image = parse(&file)?;
@@ -82,19 +69,34 @@ pub(crate) async fn build(gateway: Gateway) -> Result<BuildResult> {
         let line = line_of(&file, "packages");
         gateway.warn(file.warning(&line, "There are no packages: the image is its base")).await?;
     }
-
     let context =
         if image.files.is_empty() { None } else { Some(contexts.main_paths(image.files.keys()).await?) };
     gateway
         .for_each_platform(async |platform| {
-            let base = gateway.base_image(&image.base, &platform).await.map_err(|error| {
-                let line = line_of(&file, "base");
-                file.error(line, format!("cannot use {} as base: {}", image.base, error.report()))
-            })?;
-            let result = gateway.solve_state(&image.on(base.state, context.as_ref())).await?;
-            Ok(result.with_config(image.config(base.config).to_json()))
+            let (base, config) =
+                base(&gateway, &contexts, &image.base, &platform).await.map_err(|error| {
+                    let line = line_of(&file, "base");
+                    file.error(line, format!("cannot use {} as base: {}", image.base, error.report()))
+                })?;
+            let result = gateway.solve_state(&image.on(base, context.as_ref())).await?;
+            Ok(result.with_config(image.config(config, gateway.options()).to_json()))
         })
         .await
+}
+
+/// The base and its config: the context that the client gave under this name, else the image.
+async fn base(
+    gateway: &Gateway,
+    contexts: &Contexts,
+    name: &str,
+    platform: &Platform,
+) -> Result<(State, ImageConfig)> {
+    if let Some(context) = contexts.named_for(name, platform).await? {
+        let config = context.config.unwrap_or_else(|| ImageConfig::new(platform));
+        return Ok((context.state, config));
+    }
+    let image = gateway.base_image(name, platform).await?;
+    Ok((image.state, image.config))
 }
 
 impl Image {
@@ -105,18 +107,34 @@ impl Image {
             let install = format!("{} {}", self.install, self.packages.join(" "));
             state = state.run(sh(install)).name(format!("install {}", self.packages.join(", "))).root();
         }
-        match context {
-            Some(context) => {
-                self.files.iter().fold(state, |state, (from, to)| state.copy(context, format!("/{from}"), to))
-            }
-            None => state,
-        }
+        let Some(context) = context else { return state };
+        self.files.iter().fold(state, |state, (from, to)| {
+            state.file(Copy::new(context, format!("/{from}"), to).create_dest())
+        })
     }
 
-    /// The base's config with the command and variables of the file.
-    fn config(&self, base: ImageConfig) -> ImageConfig {
-        let config = self.env.iter().fold(base, |config, (name, value)| config.env(name, value));
+    /// The base's config with the command and the variables of the file. A build argument of the same
+    /// name goes before what the file says.
+    fn config(&self, base: ImageConfig, options: &Options) -> ImageConfig {
+        let config = self
+            .env
+            .iter()
+            .fold(base, |config, (name, value)| config.env(name, options.build_arg(name).unwrap_or(value)));
         config.cmd(self.command.iter().cloned())
+    }
+}
+
+/// Answers what is asked in place of a build.
+async fn answer(question: &str, contexts: &Contexts) -> Result<BuildResult> {
+    match question {
+        subrequest::DESCRIBE => subrequest::describe(&[Description::new(LIST, "1.0.0", "List the packages")]),
+        LIST => {
+            let image = parse(&contexts.file(FILE).await?)?;
+            let text = image.packages.join("\n");
+            let packages = Packages { base: image.base, packages: image.packages };
+            subrequest::answer("1.0.0", &packages, text)
+        }
+        other => Err(subrequest::unsupported(other)),
     }
 }
 

@@ -2,21 +2,32 @@
 
 #[path = "../../examples/frontend-image/image.rs"]
 mod frontend_image;
+#[path = "../../examples/package-frontend/frontend.rs"]
+mod package;
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use buildkit_client::control::UsageQuery;
 use buildkit_client::{Client, Error};
 use buildkit_frontend::{BuildResult, Gateway};
 use buildkit_llb::Platform;
+use tokio::sync::OnceCell;
 
-use self::frontend_image::{CAPS, FrontendImage};
+use self::frontend_image::FrontendImage;
 use crate::daemon::Daemon;
+
+/// What a frontend of ours says that it can do.
+pub const CAPS: &str = frontend_image::CAPS;
 
 /// The frontends that are made into images.
 const NAMES: [&str; 5] = ["dockerfile", "include", "package", "ping", "unruly"];
+
+/// The programs of the frontends, by name, as `cargo xtask frontend-image` builds them.
+type Programs = BTreeMap<&'static str, PathBuf>;
 
 /// The image of a frontend of `examples/`, such as `ping`. All are made and pushed when the first is
 /// asked for.
@@ -24,14 +35,41 @@ const NAMES: [&str; 5] = ["dockerfile", "include", "package", "ping", "unruly"];
 /// # Panics
 /// When they cannot be made.
 pub async fn image(daemon: &Daemon, name: &str) -> String {
-    static MADE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+    static MADE: OnceCell<()> = OnceCell::const_new();
     let prefix = format!("{}/frontends", daemon.registries.mirror.address);
-    MADE.get_or_init(|| make(daemon, &prefix)).await;
+    let make = async || {
+        for (name, program) in programs().await {
+            push(daemon, program, &format!("{prefix}/{name}-frontend:latest"), CAPS, false).await;
+        }
+    };
+    MADE.get_or_init(make).await;
     format!("{prefix}/{name}-frontend:latest")
 }
 
-/// Makes the images: the programs as `cargo xtask frontend-image` builds them, pushed from here.
-async fn make(daemon: &Daemon, prefix: &str) {
+/// The image of a frontend that says that it has these capabilities, and whether it needs the network itself.
+///
+/// # Panics
+/// As [`image`].
+pub async fn labelled(daemon: &Daemon, name: &str, caps: &str, network: bool) -> String {
+    let image = format!("{}:latest", daemon.registries.mirror.repository(&format!("frontends-{name}")));
+    push(daemon, &programs().await[name], &image, caps, network).await;
+    image
+}
+
+/// The program of a frontend, linked statically.
+///
+/// # Panics
+/// When it cannot be built.
+pub async fn program(name: &str) -> PathBuf {
+    programs().await[name].clone()
+}
+
+async fn programs() -> &'static Programs {
+    static BUILT: OnceCell<Programs> = OnceCell::const_new();
+    BUILT.get_or_init(build).await
+}
+
+async fn build() -> Programs {
     let started = Instant::now();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let output = tokio::process::Command::new(cargo)
@@ -49,25 +87,30 @@ async fn make(daemon: &Daemon, prefix: &str) {
     {
         println!("{output}the frontends took {} s to build", started.elapsed().as_secs());
     }
-    let client = client(daemon).await;
-    for name in NAMES {
-        // A line says the name, the size and the path.
-        let line = output.lines().find(|line| line.starts_with(&format!("{name}: ")));
-        let program = line.and_then(|line| line.rsplit(", ").next()).unwrap_or_default();
-        let image = FrontendImage {
-            program: program.into(),
-            platform: Platform::host(),
-            caps: CAPS.into(),
-            network: false,
-        };
-        let solve = match image.push(&client, &format!("{prefix}/{name}-frontend:latest")) {
-            Ok(solve) => solve,
-            Err(error) => panic!("{name}: {error}"),
-        };
-        if let Err(error) = solve.await {
-            panic!("{name}: {}", error.report());
-        }
+    // A line says the name, the size and the path.
+    let line = |name: &str| output.lines().find(|line| line.starts_with(&format!("{name}: ")));
+    let path = |name| line(name).and_then(|line| line.rsplit(", ").next()).unwrap_or_default();
+    NAMES.into_iter().map(|name| (name, PathBuf::from(path(name)))).collect()
+}
+
+async fn push(daemon: &Daemon, program: &Path, name: &str, caps: &str, network: bool) {
+    let image =
+        FrontendImage { program: program.into(), platform: Platform::host(), caps: caps.into(), network };
+    let solve = match image.push(&client(daemon).await, name) {
+        Ok(solve) => solve,
+        Err(error) => panic!("{name}: {error}"),
+    };
+    if let Err(error) = solve.await {
+        panic!("{name}: {}", error.report());
     }
+}
+
+/// The frontend of `examples/package-frontend`, which the guide makes.
+///
+/// # Errors
+/// Those of the frontend.
+pub async fn package_frontend(gateway: Gateway) -> buildkit_frontend::Result<BuildResult> {
+    package::build(gateway).await
 }
 
 /// A client of the daemon.
@@ -167,5 +210,26 @@ pub async fn nothing_runs(mark: &str) {
         }
         assert!(Instant::now() < limit, "left running: {left:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits until no build holds what is called so in the daemon's cache, such as the result of a step with a mark in its
+/// command: containers hold what they are made of.
+///
+/// # Panics
+/// When there is no such thing, or it is still held after 30 s.
+pub async fn nothing_holds(daemon: &Daemon, name: &str) {
+    let client = client(daemon).await;
+    let limit = Instant::now() + Duration::from_secs(30);
+    loop {
+        let records = match client.disk_usage(UsageQuery::new()).await {
+            Ok(records) => records,
+            Err(error) => panic!("{}", error.report()),
+        };
+        let mut named = records.iter().filter(|record| record.description.contains(name)).peekable();
+        assert!(named.peek().is_some(), "the daemon has nothing that is called {name}");
+        let Some(held) = named.find(|record| record.in_use) else { return };
+        assert!(Instant::now() < limit, "still held: {held:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

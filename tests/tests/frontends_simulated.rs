@@ -2,12 +2,11 @@
 
 #[path = "../../examples/include-frontend/frontend.rs"]
 mod include;
-#[path = "../../examples/package-frontend/frontend.rs"]
-mod package;
 
 use buildkit_frontend::{BuildResult, IMAGE_CONFIG, ImageConfig, Simulated, subrequest};
 use buildkit_llb::{Definition, Platform};
 use buildkit_proto::{gateway, pb};
+use buildkit_tests::frontends::package_frontend;
 
 const CONFIG: &str = r#"{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/bin"],"Cmd":["sh"]}}"#;
 
@@ -46,7 +45,7 @@ LANG = "C.UTF-8"
 #[tokio::test]
 async fn packages_become_a_graph_and_a_config() {
     let simulated = with_alpine().file("dockerfile", "Packages.toml", PACKAGES);
-    let result = simulated.run(package::build).await.unwrap();
+    let result = simulated.run(package_frontend).await.unwrap();
     let config = ImageConfig::from_json(&result.metadata[IMAGE_CONFIG]).unwrap();
     assert_eq!(config.config.cmd, ["curl", "--version"]);
     assert_eq!(config.config.env, ["PATH=/bin", "LANG=C.UTF-8"]);
@@ -76,10 +75,10 @@ async fn mistakes_in_the_package_list_are_shown_where_they_are() {
         ("base = \n", 1),
     ] {
         let simulated = with_alpine().file("dockerfile", "Packages.toml", text);
-        let error = simulated.run(package::build).await.unwrap_err();
+        let error = simulated.run(package_frontend).await.unwrap_err();
         assert_eq!(line(&error), Some(wanted), "{text:?}: {}", error.report());
     }
-    let error = with_alpine().run(package::build).await.unwrap_err();
+    let error = with_alpine().run(package_frontend).await.unwrap_err();
     assert!(error.report().contains("Packages.toml"), "{}", error.report());
 }
 
@@ -87,7 +86,7 @@ async fn mistakes_in_the_package_list_are_shown_where_they_are() {
 async fn an_empty_package_list_is_worth_a_warning() {
     let text = "base = \"alpine:3.22\"\ncommand = [\"date\"]\n";
     let simulated = with_alpine().file("dockerfile", "Packages.toml", text);
-    simulated.run(package::build).await.unwrap();
+    simulated.run(package_frontend).await.unwrap();
     assert_eq!(simulated.warnings().len(), 1);
 }
 
@@ -95,12 +94,12 @@ async fn an_empty_package_list_is_worth_a_warning() {
 async fn the_package_frontend_answers_questions() {
     let ask =
         |name: &str| with_alpine().file("dockerfile", "Packages.toml", PACKAGES).option("requestid", name);
-    let list = ask("frontend.packages").run(package::build).await.unwrap();
+    let list = ask("frontend.packages").run(package_frontend).await.unwrap();
     assert_eq!(subrequest::text(&list), Some("curl\ngit"));
     let described: Vec<subrequest::Description> =
-        subrequest::json(&ask(subrequest::DESCRIBE).run(package::build).await.unwrap()).unwrap();
+        subrequest::json(&ask(subrequest::DESCRIBE).run(package_frontend).await.unwrap()).unwrap();
     assert_eq!(described.len(), 2);
-    let error = ask("frontend.nope").run(package::build).await.unwrap_err();
+    let error = ask("frontend.nope").run(package_frontend).await.unwrap_err();
     assert_eq!(error.code(), buildkit_frontend::Code::Unimplemented);
 }
 
