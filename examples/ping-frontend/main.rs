@@ -3,6 +3,9 @@
 //! It shows the shape of a frontend image's program, and is what the others'
 //! start time is measured against.
 
+#[path = "../clock.rs"]
+mod clock;
+
 use buildkit_frontend::{BuildResult, Gateway, Result, serve};
 
 async fn build(_gateway: Gateway) -> Result<BuildResult> {
@@ -11,5 +14,5 @@ async fn build(_gateway: Gateway) -> Result<BuildResult> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    serve(build).await
+    serve(|gateway| clock::clocked(gateway, build)).await
 }

@@ -3,9 +3,6 @@
 #![allow(clippy::unwrap_used)] // a failed step is a failed test
 #![allow(missing_docs)]
 
-#[path = "../../examples/package-frontend/frontend.rs"]
-mod package;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::sync::{Arc, Mutex};
@@ -16,7 +13,9 @@ use buildkit_client::{Client, Error, Solve};
 use buildkit_frontend::{BuildResult, Code, Gateway, Simulated, Solve as Nested, subrequest};
 use buildkit_llb::Definition;
 use buildkit_tests::daemon::{Daemon, Generation, Registry};
-use buildkit_tests::frontends::{client, image, mark, nothing_runs, runs};
+use buildkit_tests::frontends::{
+    CAPS, client, image, labelled, mark, nothing_holds, nothing_runs, package_frontend, runs,
+};
 use bytes::Bytes;
 
 const ALPINE: &str = "docker.io/library/alpine:latest";
@@ -86,7 +85,7 @@ async fn the_package_frontend_gives_the_same_in_process_as_image_and_simulated()
     let build = move |gateway: Gateway| {
         let keep = Arc::clone(&keep);
         async move {
-            let result = package::build(gateway.clone()).await?;
+            let result = package_frontend(gateway.clone()).await?;
             let base = gateway.resolve_image(ALPINE).await?;
             *keep.lock().unwrap() = Some((Built::of(&result)?, base, gateway.session_id().to_owned()));
             Ok::<_, buildkit_frontend::Error>(result)
@@ -104,7 +103,7 @@ async fn the_package_frontend_gives_the_same_in_process_as_image_and_simulated()
         .configure(|environment| environment.session_id = session)
         .image(ALPINE, base.digest, base.config)
         .file("dockerfile", "Packages.toml", PACKAGES);
-    let result = simulated.run(package::build).await.unwrap();
+    let result = simulated.run(package_frontend).await.unwrap();
     assert_eq!(Built::of(&result).unwrap(), real);
 }
 
@@ -116,7 +115,8 @@ async fn a_frontend_for_many_platforms_gives_the_same_index_in_process_and_as_im
     let client = client(&daemon).await;
     let name = daemon.registries.mirror.repository("frontends-platforms");
     let mut digests = Vec::new();
-    for (tag, solve) in [("p", client.build(package::build)), ("i", client.solve(Frontend::image(frontend)))]
+    for (tag, solve) in
+        [("p", client.build(package_frontend)), ("i", client.solve(Frontend::image(frontend)))]
     {
         let solve = with_files(solve, &dir).opt("platform", "linux/amd64,linux/arm64");
         digests.push(push(solve, &format!("{name}:{tag}")).await);
@@ -247,14 +247,90 @@ async fn the_include_frontend_hands_over_to_the_dockerfile_frontend() {
 }
 
 #[tokio::test]
-async fn an_image_that_fails_says_where() {
+async fn a_frontend_that_fails_says_where_in_process_and_as_image() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
     let frontend = image(&daemon, "package").await;
     let dir = packages("base = \"alpine\"\ncommand = 3\n");
-    let solve = with_files(client(&daemon).await.solve(Frontend::image(frontend)), &dir);
-    let Error::Solve(error) = solve.await.unwrap_err() else { panic!("no error of the build") };
-    let place = error.location().expect("the place");
-    assert!(place.file_line().ends_with("Packages.toml:2"), "{}", place.file_line());
+    let client = client(&daemon).await;
+    for solve in [client.build(package_frontend), client.solve(Frontend::image(frontend))] {
+        let Error::Solve(error) = with_files(solve, &dir).await.unwrap_err() else {
+            panic!("no error of the build")
+        };
+        let place = error.location().expect("the place");
+        assert!(place.file_line().ends_with("Packages.toml:2"), "{}", place.file_line());
+        assert!(place.excerpt().expect("an excerpt").contains("command = 3"));
+    }
+}
+
+#[tokio::test]
+async fn an_image_knows_what_it_was_made_of() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let frontend = image(&daemon, "unruly").await;
+    let solve = client(&daemon).await.solve(Frontend::image(&frontend).opt("do", "self"));
+    let solved = solve.await.unwrap_or_else(|error| panic!("{}", error.report()));
+    let sources = solved.get("frontend.sources").unwrap();
+    assert!(sources.contains(&frontend), "{sources}");
+    assert_eq!(
+        solved.get("frontend.same-size"),
+        Some("true"),
+        "its graph is solved to the program that runs"
+    );
+}
+
+#[tokio::test]
+async fn the_labels_of_an_image_say_what_it_gets_and_what_it_is_asked() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let client = client(&daemon).await;
+    let alone = labelled(&daemon, "unruly", "", false).await;
+    let connected = labelled(&daemon, "unruly", CAPS, true).await;
+
+    // moby.buildkit.frontend.network.none
+    let mut interfaces = Vec::new();
+    for image in [&alone, &connected] {
+        let solve = client.solve(Frontend::image(image).opt("do", "network"));
+        let solved = solve.await.unwrap_or_else(|error| panic!("{}", error.report()));
+        interfaces.push(solved.get("frontend.interfaces").unwrap().to_owned());
+    }
+    assert_eq!(interfaces[0], "lo", "without a network there is only the loopback");
+    assert_ne!(interfaces[1], "lo", "with one there is more");
+
+    // moby.buildkit.frontend.caps: what it does not say it is not asked for.
+    let input = || buildkit_llb::scratch().mkfile("/x", 0o644, "x");
+    let refused: [(Frontend, &str); 2] = [
+        (
+            Frontend::image(&alone).opt("do", "return").input("given", input()),
+            "moby.buildkit.frontend.inputs",
+        ),
+        (
+            Frontend::image(&connected)
+                .opt("do", "return")
+                .opt("frontend.caps", "moby.buildkit.frontend.no-such+x"),
+            "moby.buildkit.frontend.no-such",
+        ),
+    ];
+    for (frontend, cap) in refused {
+        let error = client.solve(frontend).await.unwrap_err();
+        let Error::Solve(error) = error else { panic!("{}", error.report()) };
+        assert_eq!(error.details().frontend_cap.as_deref(), Some(cap));
+        let wanted = format!("unsupported frontend capability {cap}");
+        assert!(error.to_string().contains(&wanted), "{error}");
+        println!("{error}");
+    }
+    client.solve(Frontend::image(&connected).opt("do", "return").input("given", input())).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_image_is_told_soon_that_a_secret_is_missing() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let frontend = Frontend::image(image(&daemon, "unruly").await).opt("do", "secret");
+    let solved =
+        client(&daemon).await.solve(frontend).await.unwrap_or_else(|error| panic!("{}", error.report()));
+    let error = solved.get("frontend.error").unwrap();
+    assert!(error.contains("there-is-no-such-secret") && error.contains("not found"), "{error}");
+    let took = solved.get("frontend.milliseconds").unwrap();
+    println!("{error}: told after {took} ms");
+    // The daemon itself never tells. It is asked after 1 s, and after 4 s and 10 s where it cannot say.
+    assert!(took.parse::<u64>().unwrap() < 9000, "{took} ms");
 }
 
 /// Runs the frontend that misbehaves, with a mark that its process carries.
@@ -279,6 +355,7 @@ async fn an_image_that_misbehaves_ends_its_build_with_a_clear_message() {
         assert!(wanted.iter().all(|text| error.contains(text)), "{how}: {error}");
     }
     unruly(&daemon, &client, "return").await.unwrap();
+    nothing_holds(&daemon, "add unruly-frontend").await;
     let printed = unruly(&daemon, &client, "print").await.unwrap();
     assert_eq!(printed.get("frontend.printed"), Some("10000"));
 }
@@ -301,5 +378,6 @@ async fn an_image_ends_with_its_build() {
             assert!(matches!(build.await, Err(Error::Canceled)));
         }
         nothing_runs(&mark).await;
+        nothing_holds(&daemon, "add unruly-frontend").await;
     }
 }

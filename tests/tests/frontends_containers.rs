@@ -14,8 +14,9 @@ use buildkit_frontend::{
     Result, Solve,
 };
 use buildkit_llb::{Mount, sh};
+use buildkit_proto::pb::NetMode;
 use buildkit_tests::daemon::{Daemon, Generation};
-use buildkit_tests::frontends::{client, mark, nothing_runs, runs, with_gateway};
+use buildkit_tests::frontends::{client, mark, nothing_holds, nothing_runs, runs, with_gateway};
 
 /// A container with Alpine, and an empty directory at `/scratch`.
 async fn alpine(gateway: &Gateway) -> Result<Container> {
@@ -106,6 +107,14 @@ async fn output_streams_while_input_is_written() {
         stdin.close().await?;
         let rest = cat.output().await?;
         assert_eq!((rest.exit, &rest.stdout[..]), (Exit { code: 0 }, &b"two\n"[..]));
+
+        // More than a message holds.
+        let container = alpine(&gateway).await?;
+        let mut wc = container.start(Process::new(["wc", "-c"]).stdin()).await?;
+        let mut stdin = wc.stdin().expect("a connected input");
+        stdin.write(vec![b'x'; 20 << 20]).await?;
+        stdin.close().await?;
+        assert_eq!(String::from_utf8_lossy(&wc.output().await?.stdout).trim(), (20 << 20).to_string());
         Ok(())
     })
     .await;
@@ -216,8 +225,11 @@ async fn what_cannot_be_started_is_told() {
 
         let container = alpine(&gateway).await?;
         let process = Process::new(["env"]).secret_env("TOKEN", "there-is-no-such-secret");
+        let begun = Instant::now();
         let error = container.run(process).await.unwrap_err();
         assert!(error.report().contains("there-is-no-such-secret"), "{}", error.report());
+        // The daemon tells it only when it is asked.
+        assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
 
         let tmpfs = NewContainer::without_root().mount(ContainerMount::tmpfs("/", 0));
         assert!(gateway.container(tmpfs).await.is_err(), "a root must be a tree");
@@ -258,6 +270,11 @@ async fn mounts_hosts_and_secrets_are_there() {
             "content readonly\nhush\n440\nnone\ndb.example\ninside\n1\ncached\nhush\n[]\n",
             "{errors}"
         );
+
+        let alone = NewContainer::new(base.reference()?).network(NetMode::None);
+        let interfaces = Process::new(["sh", "-c", "grep : /proc/net/dev | cut -d: -f1"]);
+        let output = gateway.container(alone).await?.run(interfaces).await?;
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "lo", "without a network");
         Ok::<_, buildkit_frontend::Error>(BuildResult::default())
     };
     let solve = client(&daemon).await.build(build).secret("s", SecretSource::value(Secret::new("hush")));
@@ -316,7 +333,9 @@ async fn end(daemon: &Daemon, how: End) {
         let (starts, guard, mark) = (Arc::clone(&starts), Dropped(Arc::clone(&drops)), inner.clone());
         async move {
             let _guard = guard;
-            let container = alpine(&gateway).await?;
+            let base = gateway.image("alpine").await?.run(sh(format!("echo {mark} > /mark"))).root();
+            let base = gateway.solve_state(&base).await?;
+            let container = gateway.container(NewContainer::new(base.reference()?)).await?;
             let process = container.start(Process::new(["sleep", "1000"]).env("MARK", &mark)).await?;
             *starts.lock().unwrap() = true;
             match how {
@@ -354,6 +373,8 @@ async fn end(daemon: &Daemon, how: End) {
         }
     }
     nothing_runs(&mark).await;
+    // The container, too, is gone, and with it the hold on what it was made of.
+    nothing_holds(daemon, &mark).await;
     assert!(*dropped.lock().unwrap(), "the function goes on");
 }
 

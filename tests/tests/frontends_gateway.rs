@@ -6,14 +6,17 @@
 use std::collections::BTreeMap;
 
 use buildkit_client::export::Export;
+use buildkit_client::session::secrets::{SecretSource, Secrets};
 use buildkit_frontend::{
     Attestation, AttestationKind, BuildResult, ChecksumAlgorithm, Code, Contexts, Error, FileKind, Gateway,
     ImageConfig, ResolveImage, ResolveSource, Result, Solve, Subject, Warning, subrequest,
 };
-use buildkit_llb::{Http, Platform, State, scratch, sh};
+use buildkit_llb::{Git, Http, Platform, State, scratch, sh};
+use buildkit_proto::pb;
 use buildkit_proto::sourcepolicy::{Policy, PolicyAction, Rule, Selector};
 use buildkit_tests::daemon::{Daemon, Generation};
 use buildkit_tests::frontends::{client, with_gateway};
+use buildkit_tests::git_server::{GitServer, has_git};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -132,6 +135,40 @@ async fn sources_are_resolved_and_read() {
 }
 
 #[tokio::test]
+async fn a_git_repository_is_resolved_and_read() {
+    let Some((daemon, ())) =
+        Daemon::or_skip_without(Generation::Sid, "git server beside it", |_| has_git().then_some(()))
+    else {
+        return;
+    };
+    let server = GitServer::start(&[("dir/file", "content")], "a-token").await.unwrap();
+    let (url, commit) = (server.url(), server.commit().to_owned());
+    let build = move |gateway: Gateway| {
+        let (url, commit) = (url.clone(), commit.clone());
+        async move {
+            let git = Git::new(&url, "main");
+            let graph = gateway.marshal(&State::from(git.clone()))?;
+            let op = graph.ops().next().unwrap().message()?.op;
+            let Some(pb::op::Op::Source(source)) = op else { panic!("no source") };
+            let asked = ResolveSource::from(source.clone()).git_objects();
+            let answer = gateway.resolve_source(asked).await?;
+            assert_eq!(answer.source.unwrap().identifier, source.identifier);
+            // Daemons before 0.26 know what images are only, and hand back the rest as it came.
+            if let Some(git) = answer.git {
+                assert_eq!((git.checksum.as_str(), git.r#ref.as_str()), (commit.as_str(), "refs/heads/main"));
+                assert!(String::from_utf8_lossy(&git.commit_object).contains("Test <test@example.org>"));
+            }
+            let tree = gateway.solve_state(&State::from(git)).await?;
+            assert_eq!(tree.reference()?.read_file("dir/file").await?, "content");
+            Ok::<_, Error>(BuildResult::default())
+        }
+    };
+    let token = SecretSource::value("a-token");
+    let solve = client(&daemon).await.build(build).secret(Secrets::git_token_id(&server.host()), token);
+    solve.await.unwrap_or_else(|error| panic!("{}", error.report()));
+}
+
+#[tokio::test]
 async fn trees_are_read_listed_and_looked_at() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
     run(&daemon, async |gateway| {
@@ -241,7 +278,8 @@ async fn warnings_arrive_with_their_place() {
     let build = async |gateway: Gateway| {
         let file = Contexts::open(&gateway).await?.file("List").await?;
         let warning = file.warning(&(2..=2), "two is too much");
-        gateway.warn(Warning { url: "https://example/two".into(), ..warning }).await?;
+        let detail = vec!["one is enough".into(), "three is worse".into()];
+        gateway.warn(Warning { level: 2, detail, url: "https://example/two".into(), ..warning }).await?;
         Ok::<_, Error>(BuildResult::default())
     };
     let solve = client(&daemon).await.build(build).local("dockerfile", dir.path());
@@ -249,6 +287,8 @@ async fn warnings_arrive_with_their_place() {
     let [warning] = solved.warnings() else { panic!("{:?}", solved.warnings()) };
     assert_eq!((warning.text().as_ref(), warning.url.as_str()), ("two is too much", "https://example/two"));
     assert_eq!(warning.range[0].start.line, 2);
+    let detail: Vec<_> = warning.detail.iter().map(|line| String::from_utf8_lossy(line)).collect();
+    assert_eq!((warning.level, &detail[..]), (2, &["one is enough".into(), "three is worse".into()][..]));
     assert_eq!(warning.source_info.as_ref().unwrap().filename, "List");
 }
 

@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used)] // a failed step is a failed test
 #![allow(missing_docs)]
 
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use buildkit_client::Client;
 use buildkit_client::request::Frontend;
@@ -14,9 +15,11 @@ use buildkit_tests::frontends::{client, image};
 /// How many starts the medians are of.
 const STARTS: usize = 20;
 
-/// How much longer the Dockerfile frontend may take than one that does nothing, on a machine that does
-/// nothing else.
+/// How much later the Dockerfile frontend may get its first answer than one that does nothing else.
 const LIMIT: Duration = Duration::from_millis(20);
+
+/// How often the medians are taken: on a machine that others use, one may be off by more than the limit.
+const ATTEMPTS: u32 = 4;
 
 /// The bytes of an image that a registry sends: manifest, config and layers.
 async fn size(daemon: &Daemon, image: &str) -> u64 {
@@ -30,36 +33,27 @@ async fn size(daemon: &Daemon, image: &str) -> u64 {
     blobs.map(|blob| blob["size"].as_u64().unwrap()).sum::<u64>() + bytes.len() as u64
 }
 
-/// What is started: a name for it, the frontend, an option, and the error if it gives one.
-type Start = (&'static str, &'static str, (&'static str, &'static str), Option<&'static str>);
+/// What is started: the frontend that only pings and returns, and the one that is held against it.
+const STARTED: [&str; 2] = ["ping", "dockerfile"];
 
-const STARTED: [Start; 3] = [
-    ("ping", "ping", ("do", "nothing"), None),
-    ("ping with an error", "unruly", ("do", "fail"), Some("there is a reason")),
-    // A bad option ends the Dockerfile frontend after its first call, before it reads anything.
-    ("dockerfile with an error", "dockerfile", ("context", "https://example/r.git?nope=1"), Some("nope")),
-];
-
-/// The time from Solve to the answer, for a frontend that calls the daemon once and reports at once.
-async fn start(client: &Client, image: &str, option: (&str, &str), wanted: Option<&str>) -> Duration {
-    let frontend = Frontend::image(image).opt(option.0, option.1);
-    let started = Instant::now();
-    let result = client.solve(frontend).await;
-    let time = started.elapsed();
-    match (result, wanted) {
-        (Ok(_), None) => {}
-        (Err(error), Some(text)) => assert!(error.report().contains(text), "{}", error.report()),
-        (result, _) => panic!("{image}: {result:?}"),
-    }
-    time
+/// The time from Solve to the answer of the frontend's first call, as the frontend itself tells.
+async fn start(client: &Client, image: &str, dir: &Path) -> Duration {
+    let frontend = Frontend::image(image).opt("clock", "");
+    let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let solve = client.solve(frontend).local("context", dir).local("dockerfile", dir);
+    let solved = solve.await.unwrap_or_else(|error| panic!("{image}: {}", error.report()));
+    let answered = solved.get("frontend.first-answer").expect("the time of the first answer");
+    // Where the daemon has another clock, the times are off by the same amount for all.
+    Duration::from_nanos(answered.parse().unwrap()).saturating_sub(begun)
 }
 
 /// The medians of cached starts. All take turns, so that what else the machine does slows all of them.
-async fn medians(client: &Client, images: &[String; 3]) -> [Duration; 3] {
-    let mut times = [Vec::new(), Vec::new(), Vec::new()];
+async fn medians(client: &Client, images: &[String; 2], dir: &Path) -> [Duration; 2] {
+    let mut times = [Vec::new(), Vec::new()];
     for round in 0..=STARTS {
-        for (index, (_, _, option, wanted)) in STARTED.into_iter().enumerate() {
-            let time = start(client, &images[index], option, wanted).await;
+        for turn in 0..images.len() {
+            let index = (round + turn) % images.len();
+            let time = start(client, &images[index], dir).await;
             // The first start pulls the image.
             if round > 0 {
                 times[index].push(time);
@@ -92,24 +86,29 @@ async fn images_are_small_and_start_fast() {
     }
 
     let client = client(&daemon).await;
-    let mut images: [String; 3] = Default::default();
-    for (place, (_, name, ..)) in images.iter_mut().zip(STARTED) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("Dockerfile"), "FROM scratch\nLABEL a=b\n").unwrap();
+    let mut images: [String; 2] = Default::default();
+    for (place, name) in images.iter_mut().zip(STARTED) {
         *place = image(&daemon, name).await;
     }
-    for attempt in 1.. {
-        let medians = medians(&client, &images).await;
-        for ((name, ..), median) in STARTED.into_iter().zip(medians) {
-            println!("median of {STARTS} cached starts: {name} {median:?}");
+    for attempt in 1..=ATTEMPTS {
+        let [ping, dockerfile] = medians(&client, &images, dir.path()).await;
+        println!(
+            "median of {STARTS} cached starts, from Solve to the first answer: ping {ping:?}, dockerfile {dockerfile:?}"
+        );
+        let late = dockerfile.saturating_sub(ping);
+        if late <= LIMIT {
+            return;
         }
         let load = load();
-        let limit = LIMIT.mul_f64(load);
-        let [_, ping, dockerfile] = medians;
-        if dockerfile <= ping + limit {
-            break;
-        }
+        println!(
+            "attempt {attempt}: the Dockerfile frontend is {late:?} late, at a load of {load:.1} for each core"
+        );
+        // Others want the cores: what a process waits for them is no time of the frontend.
         assert!(
-            attempt < 3,
-            "the Dockerfile frontend is slower by more than {limit:?}, at a load of {load:.1}"
+            attempt < ATTEMPTS || late <= LIMIT.mul_f64(load),
+            "the Dockerfile frontend is slower by {late:?}"
         );
     }
 }
