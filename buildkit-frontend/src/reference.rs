@@ -133,7 +133,7 @@ impl fmt::Debug for Reference {
     }
 }
 
-pub(crate) fn file_range(range: Range<u64>) -> Result<gateway::FileRange> {
+fn file_range(range: Range<u64>) -> Result<gateway::FileRange> {
     let number = |n: u64| {
         i64::try_from(n)
             .map_err(|_| Error::with_code(Code::InvalidArgument, "the range of a file is too large"))

@@ -297,6 +297,7 @@ async fn processes_run_and_containers_end_with_their_handles() {
     assert_eq!(daemon.simulated.containers(), [container.id()]);
     assert_eq!(container.read_file(0, "/etc/os").await.unwrap(), "x");
     assert_eq!(container.read_range(0, "etc/os", 0..9).await.unwrap(), "x");
+    assert_eq!(container.read_range(0, "etc/os", 1..9).await.unwrap(), "");
     assert_eq!(container.read_dir(0, ".").await.unwrap()[0].path_lossy(), "etc");
     assert_eq!(container.stat(0, "etc/os").await.unwrap().size, 1);
     assert!(container.read_file(1, "x").await.unwrap_err().is_not_found());
