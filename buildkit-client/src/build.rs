@@ -84,11 +84,8 @@ impl BuildFunction {
         build: Arc<Member>,
         options: BTreeMap<String, String>,
     ) -> std::result::Result<(), Status> {
-        let environment = Environment {
-            options: Options::from(options),
-            session_id,
-            ..Environment::default()
-        };
+        let environment =
+            Environment { options: Options::from(options), session_id, ..Environment::default() };
         let mut attempt = 1;
         let bridge = loop {
             match GrpcBridge::connect(channel.clone(), Some(&reference), environment.clone()).await {

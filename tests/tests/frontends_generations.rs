@@ -10,7 +10,8 @@ use buildkit_client::export::Export;
 use buildkit_client::request::Frontend;
 use buildkit_client::{Client, Solve};
 use buildkit_frontend::{
-    BuildResult, Code, Gateway, NewContainer, Process, ResolveSource, Result, Solve as Nested, Warning,
+    BuildResult, ChecksumAlgorithm, Code, Gateway, NewContainer, Process, ResolveSource, Result,
+    Solve as Nested, Warning,
 };
 use buildkit_llb::{merge, scratch, sh};
 use buildkit_tests::daemon::{Daemon, Generation};
@@ -63,7 +64,7 @@ async fn negotiate(gateway: Gateway, lacks: &'static Lacks) -> Result<String> {
 
     // By the older call where the newer one is not known.
     let base = gateway.image("alpine").await?;
-    let http = ResolveSource::new("https://example.com/").http_checksum(Default::default(), "x");
+    let http = ResolveSource::new("https://example.com/").http_checksum(ChecksumAlgorithm::Sha256, "x");
     unimplemented(
         gateway.resolve_source(http).await.unwrap_err(),
         "source.metaresolver.http.checksumrequest",
