@@ -152,9 +152,9 @@ async fn look(gateway: &Gateway, reference: &Reference, calls: u8) {
 
 /// A simulated gateway answers whatever it is asked.
 async fn asked(items: &[Item]) {
-    let simulated = Simulated::new().file("", "a/b", "content").on_process(|meta| {
+    let simulated = Simulated::new().file("", "a/b", "content").on_process(|process| {
         Ok(buildkit_frontend::Output {
-            exit: buildkit_frontend::Exit { code: u32::try_from(meta.args.len()).unwrap_or(0) },
+            exit: buildkit_frontend::Exit { code: u32::try_from(process.meta.args.len()).unwrap_or(0) },
             stdout: Bytes::from_static(b"out"),
             stderr: Bytes::new(),
         })
