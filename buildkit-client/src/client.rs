@@ -348,7 +348,8 @@ impl Client {
             Ok(Ok(answer)) => self.describe(Some(answer.into_inner())).await,
             Ok(Err(status)) if status.code() == Code::Unimplemented => self.describe(None).await,
             Ok(Err(status)) if is_transport(&status) => {
-                return Err(lost(broke_off(&status), None));
+                let (reason, source) = broke_off(link, &status).await;
+                return Err(lost(reason, source));
             }
             Ok(Err(status)) => return Err(Error::rpc("Control.Info", &status)),
         };
@@ -390,7 +391,7 @@ impl Client {
                 biased;
                 answer = answer => match answer {
                     Ok(answer) => Ok(answer.into_inner()),
-                    Err(status) => Err(self.failed(&link, name, started, &status)),
+                    Err(status) => Err(self.failed(&link, name, started, &status).await),
                 },
                 error = self.dead(&link, name, started) => Err(error),
             }
@@ -413,17 +414,18 @@ impl Client {
             biased;
             answer = call(control(link.channel())) => match answer {
                 Ok(answer) => answer.into_inner(),
-                Err(status) => return Err(self.failed(&link, name, started, &status)),
+                Err(status) => return Err(self.failed(&link, name, started, &status).await),
             },
             error = self.dead(&link, name, started) => return Err(error),
         };
-        Ok(Follow { client: self.clone(), link, name, started, stream })
+        Ok(Follow { client: self.clone(), link, name, started, stream, broken: None })
     }
 
     /// The error of a call that failed: what the daemon answered, or the end of the link.
-    fn failed(&self, link: &Link, name: &'static str, started: Instant, status: &Status) -> Error {
+    async fn failed(&self, link: &Link, name: &'static str, started: Instant, status: &Status) -> Error {
         if is_transport(status) {
-            return self.lost(link, name, None, started, broke_off(status), Vec::new(), None);
+            let (reason, source) = broke_off(link, status).await;
+            return self.lost(link, name, None, started, reason, Vec::new(), source);
         }
         if status.code() == Code::Unimplemented {
             return crate::error::Unsupported {
@@ -518,16 +520,29 @@ impl Client {
     }
 }
 
-/// Why a call failed on a link that lives on: its stream was reset, or what came was no answer.
-pub(crate) fn broke_off(status: &Status) -> String {
+/// How long the reason for a broken call is waited for.
+pub(crate) const REASON: Duration = Duration::from_millis(500);
+
+/// Why a call failed on its way. Why the link broke says more than that the call did. A link that lives on has reset
+/// its stream, or brought what is no answer.
+pub(crate) async fn broke_off(link: &Link, status: &Status) -> (String, Option<BoxError>) {
+    if let Ok(end) = tokio::time::timeout(REASON, link.ended()).await {
+        let source = boxed(&end);
+        return (end.reason, source);
+    }
+    if let Some(words) = link.goodbye() {
+        return (format!("the daemon takes no more calls: {}", crate::error::shown(&words)), None);
+    }
     let mut text = crate::error::shown(status.message());
     if let Some(source) = std::error::Error::source(status) {
         let source = crate::error::report(source);
-        if !text.contains(&source) {
+        if source.starts_with(&text) {
+            text = source;
+        } else if !text.contains(&source) {
             text = format!("{text}: {source}");
         }
     }
-    format!("the call broke off: {text}")
+    (format!("the call broke off: {text}"), None)
 }
 
 /// The end of a link as the source of an error.
@@ -549,17 +564,27 @@ pub(crate) struct Follow<T> {
     name: &'static str,
     started: Instant,
     stream: Streaming<T>,
+    /// How the answers ended.
+    broken: Option<Status>,
 }
 
 impl<T> Follow<T> {
     /// The next answer. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Option<T>, Error> {
-        tokio::select! {
-            biased;
-            message = self.stream.message() => {
-                message.map_err(|status| self.client.failed(&self.link, self.name, self.started, &status))
+        if self.broken.is_none() {
+            tokio::select! {
+                biased;
+                message = self.stream.message() => match message {
+                    Ok(message) => return Ok(message),
+                    // Kept until its reason is known, as this may be dropped while it waits.
+                    Err(status) => self.broken = Some(status),
+                },
+                error = self.client.dead(&self.link, self.name, self.started) => return Err(error),
             }
-            error = self.client.dead(&self.link, self.name, self.started) => Err(error),
+        }
+        match &self.broken {
+            Some(status) => Err(self.client.failed(&self.link, self.name, self.started, status).await),
+            None => Ok(None),
         }
     }
 }

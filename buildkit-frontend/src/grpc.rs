@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use buildkit_llb::caps::{ServerCap, ServerCaps};
 use buildkit_proto::caps::ApiCap;
+use buildkit_proto::checked::Checked;
 use buildkit_proto::gateway::exec_message::Input;
 use buildkit_proto::gateway::llb_bridge_client::LlbBridgeClient;
 use buildkit_proto::{fsutil, gateway, pb};
@@ -79,7 +80,7 @@ impl<T> Transport for T where
 /// is one.
 #[derive(Clone)]
 pub struct GrpcBridge<T> {
-    client: LlbBridgeClient<T>,
+    client: LlbBridgeClient<Checked<T>>,
     build_id: Option<MetadataValue<Ascii>>,
     environment: Environment,
 }
@@ -105,7 +106,7 @@ impl<T: Transport> GrpcBridge<T> {
                 })
             })
             .transpose()?;
-        let client = LlbBridgeClient::new(transport)
+        let client = LlbBridgeClient::new(Checked::new(transport))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         let mut bridge = Self { client, build_id, environment };

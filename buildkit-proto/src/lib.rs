@@ -24,6 +24,8 @@
 //! ```
 
 pub mod canonical;
+#[cfg(feature = "grpc")]
+pub mod checked;
 mod definition;
 pub mod filesync;
 mod generated;

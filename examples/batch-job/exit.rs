@@ -9,7 +9,7 @@ pub(crate) enum Exit {
     Other = 1,
     /// The command line makes no sense.
     Usage = 2,
-    /// No daemon was reached in the time given, or the link to it was lost.
+    /// No daemon was reached in the time given, the link to it was lost, or it gave the build up.
     Connect = 3,
     /// The build failed: a step, the Dockerfile, a base image.
     Build = 4,

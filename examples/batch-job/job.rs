@@ -167,7 +167,8 @@ fn exit(error: &Error) -> Exit {
         _ => match error.as_solve().map(buildkit_client::error::SolveError::kind) {
             Some(SolveErrorKind::Auth) => Exit::Auth,
             Some(SolveErrorKind::Push) => Exit::Push,
-            Some(SolveErrorKind::Canceled) => Exit::Interrupted,
+            // Not by a signal: the daemon has given the build up.
+            Some(SolveErrorKind::Canceled) => Exit::Connect,
             Some(_) => Exit::Build,
             None => Exit::Other,
         },

@@ -55,9 +55,14 @@ fn items(mut script: &[u8]) -> Vec<Item> {
 }
 
 fn run(program: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let bounded = async { tokio::time::timeout(Duration::from_secs(8), program).await };
-    runtime.block_on(bounded).expect("a build that ends");
+    thread_local! {
+        static RUNTIME: tokio::runtime::Runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    }
+    RUNTIME.with(|runtime| {
+        let bounded = async { tokio::time::timeout(Duration::from_secs(8), program).await };
+        runtime.block_on(bounded).expect("a build that ends");
+    });
 }
 
 /// What went wrong is told, and can be told to others.
@@ -292,15 +297,21 @@ fn framed(message: &[u8]) -> Bytes {
 /// The end of an answer: a code, with the rest of the message as text and as details.
 fn ended(code: u8, message: &[u8]) -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", HeaderValue::from(u16::from(code)));
+    trailers.insert("grpc-status", HeaderValue::from(u16::from(code & 127)));
     if let Some(rest) = message.get(1..) {
         if let Ok(text) = HeaderValue::from_bytes(rest) {
             trailers.insert("grpc-message", text);
         }
-        let details = tonic::metadata::MetadataValue::from_bytes(rest);
-        let mut metadata = tonic::metadata::MetadataMap::new();
-        metadata.insert_bin("grpc-status-details-bin", details);
-        trailers.extend(metadata.into_headers());
+        const DETAILS: &str = "grpc-status-details-bin";
+        match HeaderValue::from_bytes(rest) {
+            // Whoever is hostile does not encode them.
+            Ok(raw) if code & 128 != 0 => drop(trailers.insert(DETAILS, raw)),
+            _ => {
+                let mut metadata = tonic::metadata::MetadataMap::new();
+                metadata.insert_bin(DETAILS, tonic::metadata::MetadataValue::from_bytes(rest));
+                trailers.extend(metadata.into_headers());
+            }
+        }
     }
     trailers
 }

@@ -302,6 +302,36 @@ async fn f05_what_ran_when_the_link_broke_is_listed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn f05_a_session_that_is_lost_under_a_build_is_the_reason_whatever_the_daemon_says() {
+    for (says, after) in [
+        (tonic::Status::cancelled("grpc: the client connection is closing"), 0),
+        (tonic::Status::cancelled("context canceled"), 3),
+        (tonic::Status::unknown("no active session for x: context deadline exceeded"), 5),
+        (tonic::Status::unknown("failed to copy: context canceled"), 0),
+    ] {
+        let told = says.clone();
+        let fake = FakeBuildKit::script()
+            .on_solve(move |solve| {
+                let says = says.clone();
+                async move {
+                    solve.session().await?.end();
+                    sleep(Duration::from_secs(after)).await;
+                    Err(says)
+                }
+            })
+            .start();
+        let error = fake.client().solve(dockerfile()).await.unwrap_err();
+        assert!(error.is_transient(), "{told}: {error:?}");
+        let lost = lost(error);
+        assert!(lost.reason().contains("session"), "{told}: {lost:?}");
+    }
+    // A session that lives on has nothing to do with it.
+    let fake = FakeBuildKit::script().on_solve(|_| async { Err(tonic::Status::cancelled("shutting down")) });
+    let error = fake.start().client().solve(dockerfile()).await.unwrap_err();
+    assert!(matches!(&error, Error::Solve(error) if error.message() == "shutting down"), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn f06_half_open_both_ways_is_found_within_60_s() {
     for halves in ["stall", "drop"] {
         let fake = building(100_000);
@@ -465,8 +495,17 @@ async fn f09_go_away_keeps_its_words_and_lets_running_builds_finish() {
     link.say(&[SETTINGS, go_away].concat(), false);
     let started = Instant::now();
     let error = link.client(Liveness::default()).solve(dockerfile()).await.unwrap_err();
-    assert!(error.report().contains("go slower!"), "{}", error.report());
+    assert!(error.report().contains("ENHANCE_YOUR_CALM: go slower!"), "{}", error.report());
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // Without words, its number is told by name; to other calls as well.
+    let link = Link::default();
+    let go_away = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00\x7f\xff\xff\xff\x00\x00\x00\x0b";
+    link.say(&[SETTINGS, go_away].concat(), false);
+    let error = link.client(Liveness::default()).solve(dockerfile()).await.unwrap_err();
+    assert!(error.report().contains("ENHANCE_YOUR_CALM"), "{}", error.report());
+    let error = link.client(Liveness::default()).workers([] as [&str; 0]).await.unwrap_err();
+    assert!(error.report().contains("ENHANCE_YOUR_CALM"), "{}", error.report());
+    lost(error);
 }
 
 #[tokio::test(start_paused = true)]

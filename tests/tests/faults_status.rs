@@ -214,6 +214,23 @@ async fn f25_progress_that_fails_never_decides_a_build() {
     }
 }
 
+/// What a daemon says about an error beside its words: nobody panics when that is no base64.
+#[tokio::test]
+async fn f24_details_of_errors_that_cannot_be_read_are_left_out() {
+    for details in [&b"!"[..], b"QQ=Q", b"\xff\xfe", b"====", b"QUJD"] {
+        let fake = FakeBuildKit::script()
+            .on_solve(move |_| async move {
+                let mut headers = http::HeaderMap::new();
+                headers.insert("grpc-status-details-bin", http::HeaderValue::from_bytes(details).unwrap());
+                let metadata = tonic::metadata::MetadataMap::from_headers(headers);
+                Err(Status::with_metadata(tonic::Code::Unknown, "no such image", metadata))
+            })
+            .start();
+        let error = fake.client().solve(dockerfile()).await.unwrap_err();
+        assert!(error.report().contains("no such image"), "{details:?}: {}", error.report());
+    }
+}
+
 #[tokio::test]
 async fn f25_progress_of_17_mib_is_taken() {
     // More than gRPC's usual limits, and legal: a message of 16 MiB passes between BuildKit's own parts.

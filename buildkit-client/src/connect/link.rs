@@ -5,6 +5,7 @@ use super::watched::{Greeting, Watch, Watched};
 use super::{Connector, Liveness};
 use crate::error::{BoxError, ConnectError, ConnectErrorKind};
 use crate::tls;
+use buildkit_proto::checked::{CheckedBody, checked};
 use http::uri::{Authority, Scheme};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
@@ -137,6 +138,11 @@ impl Link {
     /// Bytes that have passed so far, in either direction.
     pub(crate) fn passed(&self) -> u64 {
         self.watch.passed()
+    }
+
+    /// Why the peer takes no new calls, as far as it said so.
+    pub(crate) fn goodbye(&self) -> Option<String> {
+        self.watch.goodbye().filter(|words| !words.is_empty())
     }
 
     /// Whether new calls cannot be made any more. Calls that run may still come to a good end.
@@ -315,7 +321,7 @@ impl fmt::Debug for Channel {
 }
 
 impl tower_service::Service<http::Request<tonic::body::Body>> for Channel {
-    type Response = http::Response<Incoming>;
+    type Response = http::Response<CheckedBody<Incoming>>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
@@ -334,7 +340,7 @@ impl tower_service::Service<http::Request<tonic::body::Body>> for Channel {
         }
         self.headers.add(request.headers_mut());
         let answer = self.send.send_request(request);
-        Box::pin(async move { answer.await.map_err(Into::into) })
+        Box::pin(async move { answer.await.map(checked).map_err(Into::into) })
     }
 }
 

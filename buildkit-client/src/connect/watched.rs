@@ -116,12 +116,19 @@ impl Watch {
         self.passed.load(Ordering::Relaxed)
     }
 
-    /// What the peer said when it announced that it takes no new calls; often nothing.
+    /// What the peer said when it announced that it takes no new calls: its words and, unless all is well, the name
+    /// of its reason. Often nothing.
     pub(super) fn goodbye(&self) -> Option<String> {
         let frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
         frames.goodbye.as_ref().map(|said| {
             let text = String::from_utf8_lossy(said.get(GOAWAY_FIXED..).unwrap_or_default());
-            crate::progress::one_line(&text).into_owned()
+            let text = crate::progress::one_line(&text);
+            match said.get(4..GOAWAY_FIXED) {
+                None | Some([0, 0, 0, 0]) => text.into_owned(),
+                Some(&[0, 0, 0, code]) if text.is_empty() => reason(code).to_owned(),
+                Some(&[0, 0, 0, code]) => format!("{}: {text}", reason(code)),
+                Some(_) => text.into_owned(),
+            }
         })
     }
 
@@ -179,6 +186,27 @@ impl Watch {
         drop(head);
         self.changed.notify_waiters();
     }
+}
+
+/// The names that HTTP/2 gives to reasons (RFC 9113, section 7).
+fn reason(code: u8) -> &'static str {
+    const NAMES: [&str; 14] = [
+        "NO_ERROR",
+        "PROTOCOL_ERROR",
+        "INTERNAL_ERROR",
+        "FLOW_CONTROL_ERROR",
+        "SETTINGS_TIMEOUT",
+        "STREAM_CLOSED",
+        "FRAME_SIZE_ERROR",
+        "REFUSED_STREAM",
+        "CANCEL",
+        "COMPRESSION_ERROR",
+        "CONNECT_ERROR",
+        "ENHANCE_YOUR_CALM",
+        "INADEQUATE_SECURITY",
+        "HTTP_1_1_REQUIRED",
+    ];
+    NAMES.get(usize::from(code)).copied().unwrap_or("an unknown reason")
 }
 
 fn classify(head: &[u8]) -> Option<Greeting> {

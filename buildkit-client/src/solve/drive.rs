@@ -2,7 +2,7 @@
 //! all watched at once.
 
 use super::{Plan, Solved, features, stores};
-use crate::client::{Client, boxed, broke_off, control};
+use crate::client::{Client, REASON, boxed, broke_off, control};
 use crate::connect::{Channel, Link, is_transport};
 use crate::error::{Error, LocalError, RequestError, SolveError, SolveErrorKind, Unsupported};
 use crate::export::{Export, Target};
@@ -27,8 +27,6 @@ use tracing::Instrument as _;
 
 /// How long a build may go on after the daemon has ended its session: it may need nothing more.
 const WITHOUT_SESSION: Duration = Duration::from_secs(10);
-/// How long the reason for a broken call is waited for.
-const REASON: Duration = Duration::from_millis(500);
 /// How much of a Dockerfile is looked through for the registries it names.
 const MAX_DOCKERFILE: usize = 4 * 1024 * 1024;
 /// Largest status message: one that is larger ends the progress, not the build.
@@ -334,6 +332,7 @@ impl Running<'_> {
                         self.build.answered();
                         Ok(response.into_inner())
                     }
+                    Err(status) if cancel.is_cancelled() && status.code() == Code::Cancelled => Err(Error::Canceled),
                     Err(status) => {
                         // An error may be about what the daemon lacks: then who it is matters.
                         if !greeted && !is_transport(&status) {
@@ -422,15 +421,7 @@ impl Running<'_> {
 
     async fn failed(&mut self, status: Status, session_ended: Option<String>) -> Error {
         if is_transport(&status) {
-            // Why the link broke says more than that the call did.
-            let end = tokio::time::timeout(REASON, self.link.ended()).await.ok();
-            let (reason, source) = match end {
-                Some(end) => {
-                    let source = boxed(&end);
-                    (end.reason, source)
-                }
-                None => (broke_off(&status), None),
-            };
+            let (reason, source) = broke_off(self.link, &status).await;
             return self.lost(reason, source);
         }
         self.build.answered();
@@ -466,10 +457,17 @@ impl Running<'_> {
             let daemon = self.client.known_daemon().map(|daemon| daemon.to_string());
             return Unsupported { what, daemon, sent: true }.into();
         }
-        match session_ended {
-            Some(reason) if error.kind() == SolveErrorKind::Session => self.lost(reason, Some(status.into())),
-            _ => Error::Solve(Box::new(error)),
+        // Nobody cancelled: a daemon that says so has lost the session under the build.
+        if matches!(error.kind(), SolveErrorKind::Session | SolveErrorKind::Canceled) {
+            let session_ended = match session_ended {
+                None => tokio::time::timeout(REASON, self.carrier.ended()).await.ok(),
+                known => known,
+            };
+            if let Some(reason) = session_ended {
+                return self.lost(reason, Some(status.into()));
+            }
         }
+        Error::Solve(Box::new(error))
     }
 }
 

@@ -22,6 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status, Streaming};
@@ -33,6 +34,7 @@ use super::Shared;
 pub struct Session {
     channel: Channel,
     metadata: MetadataMap,
+    over: CancellationToken,
 }
 
 /// A file tree on its way, packet by packet, for tests that do not keep to the protocol.
@@ -57,6 +59,11 @@ impl Session {
     /// The connection to the client's services, for calls that have no method here.
     pub fn channel(&self) -> Channel {
         self.channel.clone()
+    }
+
+    /// Ends the session, as a daemon does that has lost it: calls in it break off.
+    pub fn end(&self) {
+        self.over.cancel();
     }
 
     /// The headers with which the client opened the session.
@@ -304,7 +311,8 @@ pub(super) fn accept(
             let io = io.take().ok_or(std::io::ErrorKind::NotConnected);
             async move { io.map_err(std::io::Error::from) }
         }));
-    let session = Session { channel, metadata };
+    let over = CancellationToken::new();
+    let session = Session { channel, metadata, over: over.clone() };
 
     let record = Arc::clone(shared);
     let chunk = shared.session_chunk;
@@ -338,6 +346,7 @@ pub(super) fn accept(
             () = upwards => {}
             () = downwards => {}
             () = out.closed() => {}
+            () = over.cancelled() => {}
         }
         record.change(|record| record.sessions.remove(&id));
     });
