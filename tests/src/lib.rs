@@ -8,6 +8,7 @@ pub mod fake;
 pub mod fault_proxy;
 pub mod frontends;
 pub mod git_server;
+pub mod lag;
 pub mod oci;
 pub mod polls;
 pub mod spare;

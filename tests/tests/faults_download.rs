@@ -14,6 +14,7 @@ use buildkit_proto::filesync::RawMessage;
 use buildkit_proto::fsutil::packet::PacketType;
 use buildkit_proto::fsutil::{Packet, Stat};
 use buildkit_tests::fake::{Entry, FakeBuildKit, Fault, Faults, Solve};
+use buildkit_tests::lag::Lag;
 use futures::StreamExt as _;
 use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -239,9 +240,13 @@ async fn f30_cut_links_leave_nothing_half_written() {
             };
             let done = within(10, build).await;
             cuts += usize::from(done.is_err());
-            let ended = Instant::now();
+            let (ended, lag) = (Instant::now(), Lag::measure());
             while listing(dir.path()).iter().any(|name| name.contains(".tmp") || name.starts_with(".run")) {
-                assert!(ended.elapsed() < Duration::from_secs(1), "{kind} {cut}: {:?}", listing(dir.path()));
+                assert!(
+                    ended.elapsed() < Duration::from_secs(1) + lag.so_far(),
+                    "{kind} {cut}: {:?}",
+                    listing(dir.path())
+                );
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             let run = std::fs::read(dir.path().join("run")).unwrap();
@@ -291,13 +296,17 @@ async fn f30_cancelled_export_takes_its_temporary_files_back() {
         let build = build.export(export).start();
         let started = Instant::now();
         while listing(dir.path()).len() < 2 {
-            assert!(started.elapsed() < Duration::from_secs(10), "{kind}: nothing is being written");
+            assert!(started.elapsed() < Duration::from_secs(60), "{kind}: nothing is being written");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        let dropped = Instant::now();
+        let (dropped, lag) = (Instant::now(), Lag::measure());
         drop(build);
         while listing(dir.path()) != ["run"] {
-            assert!(dropped.elapsed() < Duration::from_secs(1), "{kind}: {:?}", listing(dir.path()));
+            assert!(
+                dropped.elapsed() < Duration::from_secs(1) + lag.so_far(),
+                "{kind}: {:?}",
+                listing(dir.path())
+            );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         assert_eq!(std::fs::read(dir.path().join("run")).unwrap(), b"old");
@@ -390,10 +399,10 @@ fn f32_pipe_that_nobody_reads_yet_does_not_hold_the_program() {
         build.cancel();
         assert!(matches!(within(3, build).await, Err(Error::Canceled)));
     });
-    let dropped = Instant::now();
+    let (dropped, lag) = (Instant::now(), Lag::measure());
     drop(runtime);
     assert!(
-        dropped.elapsed() < Duration::from_secs(1),
+        dropped.elapsed() < Duration::from_secs(1) + lag.so_far(),
         "a thread held the runtime for {:?}",
         dropped.elapsed()
     );
@@ -482,6 +491,7 @@ async fn f20_slow_disk_does_not_cost_the_session() {
         })
         .start();
     let build = fake.client().solve(frontend()).export(Export::tree(Shared(Arc::clone(&slow))));
-    within(60, build).await.unwrap();
+    // Without the window it ends with an error after seconds; that it ends is what matters on a busy machine.
+    within(600, build).await.unwrap();
     assert_eq!(slow.0.load(Ordering::Relaxed), ENTRIES);
 }

@@ -14,6 +14,7 @@ use buildkit_client::{Client, Solve, Solved};
 use buildkit_proto::control::SolveResponse;
 use buildkit_tests::daemon::{Daemon, Generation, Registry};
 use buildkit_tests::fake::FakeBuildKit;
+use buildkit_tests::lag::Lag;
 
 /// A context folder with a Dockerfile and files.
 fn context(dockerfile: &str, files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -94,10 +95,10 @@ async fn r3_a_long_build_lives_and_its_log_arrives_while_it_runs() {
     }
     build.await.unwrap_or_else(|e| panic!("{}", report(&e)));
     assert!(start.elapsed() > Duration::from_secs(38), "{:?}", start.elapsed());
-    // Five seconds apart, so none is sent along with another. One may be late on a busy machine, not most.
+    // Five seconds apart: each is here before the next is written. Some may be late on a busy machine, not most.
     lags.sort();
     assert_eq!(lags.len(), 8, "{lags:?}");
-    assert!(lags[4] < Duration::from_secs(1), "{lags:?}");
+    assert!(lags[4] < Duration::from_secs(4), "{lags:?}");
 }
 
 #[tokio::test]
@@ -293,9 +294,9 @@ async fn r15_a_cancelled_build_ends_at_once() {
     let client = client(&daemon).await;
     let build = dockerfile(&client, context.path()).no_cache().start();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let start = Instant::now();
+    let (start, lag) = (Instant::now(), Lag::measure());
     build.cancel();
     let result = build.await;
     assert!(matches!(result, Err(Error::Canceled)), "{result:?}");
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(2) + lag.so_far(), "{:?}", start.elapsed());
 }

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use crate::fail::{Context as _, Result};
 use crate::workspace::{cargo, output, root, show};
 
-/// Checks, with cargo-deny if there is one.
-pub(crate) fn run() -> Result {
+/// Checks, with cargo-deny if there is one. Says what could not be checked.
+pub(crate) fn run() -> Result<Option<String>> {
     let mut broken = Vec::new();
     let packages = check(&mut broken)?;
     if !broken.is_empty() {
@@ -21,21 +21,26 @@ pub(crate) fn run() -> Result {
     }
     println!("licences, sources and refused packages: {packages} packages are in order");
     if let Err(error) = output(Command::new("cargo-deny").arg("--version")) {
-        println!("SKIPPED: advisories, because cargo-deny cannot be run ({})", first_line(&error));
+        let reason = format!("advisories, because cargo-deny cannot be run ({})", first_line(&error));
+        println!("SKIPPED: {reason}");
         println!("         (`cargo install --locked cargo-deny` installs it)");
-        return Ok(());
+        return Ok(Some(reason));
     }
     show(cargo().args(["deny", "--all-features", "check", "licenses", "bans", "sources"]))?;
     let advisories = output(cargo().args(["deny", "--all-features", "check", "advisories"]));
     match advisories {
-        Ok(_) => println!("advisories: none"),
+        Ok(_) => {
+            println!("advisories: none");
+            Ok(None)
+        }
         // Without the database nothing is known, and that is said; with it a finding is an error.
         Err(error) if error.contains("failed to fetch advisory database") => {
-            println!("SKIPPED: advisories, because their database cannot be fetched");
+            let reason = "advisories, because their database cannot be fetched";
+            println!("SKIPPED: {reason}");
+            Ok(Some(reason.to_owned()))
         }
-        Err(error) => return Err(error),
+        Err(error) => Err(error),
     }
-    Ok(())
 }
 
 #[derive(Deserialize)]

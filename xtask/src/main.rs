@@ -67,7 +67,7 @@ fn main() -> std::process::ExitCode {
         Command::Reliability(options) => tidy::tracked().and_then(|files| reliability::run(&options, &files)),
         Command::Bench(options) => bench::run(&options),
         Command::Package => package::run(),
-        Command::Deny => deny::run(),
+        Command::Deny => deny::run().map(drop),
         Command::Tidy => tidy::run(),
     };
     report(outcome)

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::buildkit::{self, Generation, Started, State};
+use crate::deny;
 use crate::fail::{Context as _, Result};
 use crate::package;
 use crate::tidy;
@@ -48,6 +49,8 @@ fn checks(steps: &mut Steps) -> Result {
     show(cargo().args(["fmt", "--all", "--check"]))?;
     steps.begin("tidy");
     tidy::run()?;
+    steps.begin("dependencies");
+    steps.skipped.extend(deny::run()?);
     steps.begin("clippy");
     show(cargo().args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]))?;
     steps.begin("documentation");
@@ -57,7 +60,12 @@ fn checks(steps: &mut Steps) -> Result {
     steps.begin("buildkit-llb for wasm32");
     match output(Command::new("rustup").args(["target", "add", "wasm32-unknown-unknown"])) {
         Ok(_) => show(cargo().args(["check", "-p", "buildkit-llb", "--target", "wasm32-unknown-unknown"]))?,
-        Err(error) => println!("SKIPPED: the target cannot be had here ({})", first_line(&error)),
+        Err(error) => {
+            let reason =
+                format!("buildkit-llb for wasm32, because its target cannot be had ({})", first_line(&error));
+            println!("SKIPPED: {reason}");
+            steps.skipped.push(reason);
+        }
     }
     steps.begin("packages");
     package::run()
@@ -232,6 +240,8 @@ impl fmt::Display for Counted {
 struct Steps {
     done: Vec<(&'static str, Duration)>,
     current: Option<(&'static str, Instant)>,
+    /// What could not be checked here, and why.
+    skipped: Vec<String>,
 }
 
 impl Steps {
@@ -253,6 +263,9 @@ impl Steps {
         let parts: Vec<String> =
             self.done.iter().map(|(name, took)| format!("{name} {} s", took.as_secs())).collect();
         println!("\nall of it took {} s: {}", all.as_secs(), parts.join(", "));
+        for skipped in &self.skipped {
+            println!("SKIPPED: {skipped}");
+        }
     }
 }
 

@@ -15,13 +15,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Packets in flight.
 const QUEUE: usize = 16;
+/// Transfers that run at once, the others wait. Each has threads of the runtime's pool, which belongs to the whole
+/// program: a daemon that opens transfers and does not read them must not get them all.
+const MAX_TRANSFERS: usize = 32;
 
 /// Trees by name, opened and checked.
 #[derive(Clone, Default)]
@@ -94,7 +97,9 @@ pub(crate) async fn text(tree: Arc<dyn SourceFs>, path: String, limit: usize) ->
 
 /// The service. How trees are sent is the caller's choice.
 pub(crate) fn service(options: SendOptions, context: SessionContext) -> Service {
-    let server = FileSyncServer::new(Sender { options, context }).max_decoding_message_size(MAX_MESSAGE);
+    let slots = Arc::new(Semaphore::new(MAX_TRANSFERS));
+    let server =
+        FileSyncServer::new(Sender { options, context, slots }).max_decoding_message_size(MAX_MESSAGE);
     Service::new(server, &["DiffCopy", "TarStream"])
 }
 
@@ -102,6 +107,7 @@ pub(crate) fn service(options: SendOptions, context: SessionContext) -> Service 
 struct Sender {
     options: SendOptions,
     context: SessionContext,
+    slots: Arc<Semaphore>,
 }
 
 type Packets = ReceiverStream<Result<Packet, Status>>;
@@ -128,13 +134,22 @@ impl FileSync for Sender {
         let context = self.context.clone();
         let options = observed(&self.options, &name, &context);
         let incoming = request.into_inner();
+        let slots = Arc::clone(&self.slots);
         // The daemon may drop the call at any time; the sender ends when nobody takes its packets.
         tokio::spawn(async move {
             let ended = context.closed().clone().cancelled_owned();
+            let sending = async {
+                let _slot = tokio::select! {
+                    slot = slots.acquire() => slot,
+                    // Nobody waits for it any more.
+                    () = packets.closed() => return Err(TransferError::Ended),
+                };
+                send(tree, filter, incoming, packets.clone(), options).await
+            };
             let result = tokio::select! {
                 biased;
                 () = ended => return,
-                result = send(tree, filter, incoming, packets.clone(), options) => result,
+                result = sending => result,
             };
             match result {
                 Ok(report) => tracing::debug!(dir = %name, ?report, "sent a directory"),

@@ -17,6 +17,7 @@ use buildkit_proto::sshforward::{BytesMessage, CheckAgentRequest, CheckAgentResp
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use tokio::sync::Semaphore;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -81,6 +82,18 @@ impl SshSource {
 #[derive(Clone, Debug, Default)]
 pub struct Ssh {
     agents: Arc<BTreeMap<String, Agent>>,
+    slots: Slots,
+}
+
+/// Connections to agents that may be open at once; a daemon that wants more waits, or it could use up the files that
+/// the program may open.
+#[derive(Clone, Debug)]
+struct Slots(Arc<Semaphore>);
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(64)))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -111,7 +124,7 @@ impl Ssh {
                 found.map_err(|error| SshError::Socket(PathBuf::new(), io::Error::other(error)))??;
             agents.insert(id, agent);
         }
-        Ok(Self { agents: Arc::new(agents) })
+        Ok(Self { agents: Arc::new(agents), slots: Slots::default() })
     }
 
     fn agent(&self, id: &str) -> Result<&Agent, Status> {
@@ -196,13 +209,18 @@ impl SshRpc for Ssh {
         let id = request.metadata().get("buildkit.ssh.id");
         let id = id.and_then(|id| id.to_str().ok()).unwrap_or(DEFAULT).to_owned();
         let agent = self.agent(&id)?;
+        let slot = Arc::clone(&self.slots.0).acquire_owned().await;
         let requests = request.into_inner().map_ok(|message| message.data).map_err(io::Error::other);
         let answers = forward(agent, requests).await.map_err(|error| {
             Status::unavailable(format!("the ssh agent {} cannot be reached: {error}", one_line(&id)))
         })?;
-        let answers = answers.map(|chunk| match chunk {
-            Ok(data) => Ok(BytesMessage { data }),
-            Err(error) => Err(Status::unavailable(format!("the ssh agent failed: {error}"))),
+        let answers = answers.map(move |chunk| {
+            // Held for as long as there are answers.
+            let _ = &slot;
+            match chunk {
+                Ok(data) => Ok(BytesMessage { data }),
+                Err(error) => Err(Status::unavailable(format!("the ssh agent failed: {error}"))),
+            }
         });
         Ok(Response::new(answers.boxed()))
     }
