@@ -296,13 +296,13 @@ fn framed(message: &[u8]) -> Bytes {
 
 /// The end of an answer: a code, with the rest of the message as text and as details.
 fn ended(code: u8, message: &[u8]) -> HeaderMap {
+    const DETAILS: &str = "grpc-status-details-bin";
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from(u16::from(code & 127)));
     if let Some(rest) = message.get(1..) {
         if let Ok(text) = HeaderValue::from_bytes(rest) {
             trailers.insert("grpc-message", text);
         }
-        const DETAILS: &str = "grpc-status-details-bin";
         match HeaderValue::from_bytes(rest) {
             // Whoever is hostile does not encode them.
             Ok(raw) if code & 128 != 0 => drop(trailers.insert(DETAILS, raw)),
