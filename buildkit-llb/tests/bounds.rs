@@ -19,9 +19,10 @@ const OPTIMISED: bool = !cfg!(debug_assertions);
 /// Where other work still is in the way after so many rounds, it is no other work.
 const ROUNDS: usize = if OPTIMISED { 400 } else { 20 };
 
-/// Processes, each on what the one before left.
+/// Processes, each on what the one before left. Their ops are all of one length, however long the chain is: one
+/// digit more can be one block more to hash.
 fn chain(length: usize) -> Definition {
-    marshal(&(0..length).fold(image("alpine"), |state, at| state.run(["step", &at.to_string()]).root()))
+    marshal(&(0..length).fold(image("alpine"), |state, at| state.run(["step", &format!("{at:06}")]).root()))
 }
 
 /// Files, laid over one another by one op.
