@@ -26,17 +26,17 @@ const DOCKERFILE: &str = "dockerfile.v0";
 const AT_A_TIME: usize = 4;
 
 /// The subjects whose cases are pushed as images.
-const EXPORTED: [&str; 6] = ["add", "config", "copy", "odd", "options", "stages"];
+const EXPORTED: [&str; 5] = ["add", "config", "copy", "options", "stages"];
 
-/// What both frontends, the daemon's first, make of what a gateway is asked.
-async fn both(gateway: &Gateway) -> buildkit_frontend::Result<[String; 2]> {
+/// What both frontends, the daemon's first, make of what a gateway is asked; see [`described`].
+async fn both(gateway: &Gateway, loose: bool) -> buildkit_frontend::Result<[String; 2]> {
     let mut daemon = Nested::frontend(DOCKERFILE).options(gateway.options().clone().into_map());
     for (name, input) in gateway.inputs().await? {
         daemon = daemon.input(name, &input);
     }
     let daemon = gateway.solve(daemon).await;
     let ours = buildkit_dockerfile::build(gateway.clone()).await;
-    Ok([&daemon, &ours].map(|result| described(result, gateway.session_id())))
+    Ok([&daemon, &ours].map(|result| described(result, gateway.session_id(), loose)))
 }
 
 /// What both frontends answer to each question about a case, over one session; `""` asks for its graph. No step is
@@ -46,6 +46,7 @@ async fn ask(
     world: &World,
     case: &Case,
     questions: &[&'static str],
+    loose: bool,
 ) -> Vec<(&'static str, [String; 2])> {
     let kept = Arc::new(Mutex::new(Vec::new()));
     let keep = Arc::clone(&kept);
@@ -58,7 +59,7 @@ async fn ask(
                 if !question.is_empty() {
                     options.insert("requestid", question);
                 }
-                let said = both(&gateway.with_options(options)).await?;
+                let said = both(&gateway.with_options(options), loose).await?;
                 keep.lock().unwrap().push((question, said));
             }
             Ok::<_, buildkit_frontend::Error>(BuildResult::default())
@@ -73,7 +74,7 @@ async fn ask(
 /// Tells what differs otherwise than is listed.
 fn check(key: &str, [daemon, ours]: &[String; 2], known: &Differences) -> Option<String> {
     let (changed, around) = changes(daemon, ours);
-    (changed.trim_end() != known.lines(key)).then(|| format!("{key}:\n{around}\n{changed}"))
+    (!known.expects(key, &changed)).then(|| format!("{key}:\n{around}\n{changed}"))
 }
 
 /// The cases that a daemon can build here; those whose names hold `DOCKERFILE_CASE`, where it is set.
@@ -89,7 +90,7 @@ fn skipped(what: &str) {
     let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("SKIPPED {what}\n"));
 }
 
-async fn compare(daemon: &Daemon, questions: &[&'static str]) {
+async fn compare(daemon: &Daemon, questions: &[&'static str], loose: bool) {
     let client = daemon.client().await;
     let known = Differences::of(daemon, &client).await;
     let world = World::start(daemon, &client).await;
@@ -103,14 +104,15 @@ async fn compare(daemon: &Daemon, questions: &[&'static str]) {
             skipped(&format!("frontend.lint of {}: the daemon ends by it", case.name));
             questions.retain(|question| *question != subrequest::LINT);
         }
-        (case, ask(&client, &world, case, &questions).await)
+        (case, ask(&client, &world, case, &questions, loose).await)
     });
     let mut answers = std::pin::pin!(answers.buffered(AT_A_TIME));
     let mut wrong = Vec::new();
     while let Some((case, answers)) = answers.next().await {
         for (question, said) in &answers {
             wrong.extend(check(format!("{} {question}", case.name).trim(), said, &known));
-            if question.is_empty() && said[1].starts_with(REFUSED) != case.fails {
+            let refused = said[1].starts_with(REFUSED);
+            if question.is_empty() && known.get(&case.name).is_none() && refused != case.fails {
                 wrong.push(format!(
                     "{}: ours refuses it, or it does not, against what is said of it",
                     case.name
@@ -124,7 +126,13 @@ async fn compare(daemon: &Daemon, questions: &[&'static str]) {
 #[tokio::test]
 async fn graphs_configs_and_answers_are_those_of_the_daemon() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
-    compare(&daemon, &["", subrequest::LINT, subrequest::OUTLINE, subrequest::TARGETS]).await;
+    compare(&daemon, &["", subrequest::LINT, subrequest::OUTLINE, subrequest::TARGETS], false).await;
+}
+
+#[tokio::test]
+async fn graphs_of_an_older_daemon_differ_where_it_is_listed() {
+    let Some(daemon) = Daemon::or_skip(Generation::Trixie) else { return };
+    compare(&daemon, &[""], true).await;
 }
 
 /// Whether the frontend of the daemon tells its graph, which it does since BuildKit 0.26.
@@ -150,7 +158,7 @@ async fn the_graph_is_told_as_the_daemon_tells_it() {
         tokio::task::block_in_place(|| runtime.block_on(converts(daemon))).then_some(())
     };
     let Some((daemon, ())) = Daemon::or_skip_without(Generation::Sid, what, can) else { return };
-    compare(&daemon, &[subrequest::CONVERT_LLB]).await;
+    compare(&daemon, &[subrequest::CONVERT_LLB], false).await;
 }
 
 #[tokio::test]
@@ -169,7 +177,7 @@ async fn a_daemon_that_tells_another_graph_is_noticed() {
         }
         let daemon =
             plain.on_solve(move |solve| (solve.frontend == DOCKERFILE).then(|| Ok(answer.to_wire())));
-        let said = both(&daemon.gateway()).await.unwrap();
+        let said = both(&daemon.gateway(), false).await.unwrap();
         assert!(said[1].contains("result.json") && said[1].contains("echo"), "{}", said[1]);
         assert_eq!(check("x", &said, &Differences::default()).is_some(), change.is_some());
     }
@@ -398,7 +406,9 @@ async fn images_are_those_of_the_daemon_and_the_second_build_is_cached_by_the_fi
     }
     println!("runs again for the daemon's frontend, too: {anyway:#?}");
     println!("{} Dockerfiles, {ran} steps run by the first builds", all.len());
-    assert!(ran > all.len(), "only {ran} steps ran in the first builds");
-    assert!(again.len() * 10 < all.len(), "{} of {} builds were not cached", again.len(), all.len());
+    // A filter may leave too few to say anything of.
+    let many = all.len() > 20;
+    assert!(!many || ran > all.len(), "only {ran} steps ran in the first builds");
+    assert!(!many || again.len() * 10 < all.len(), "{} of {} builds were not cached", again.len(), all.len());
     assert!(wrong.is_empty(), "{}\n{} differ", wrong.join("\n"), wrong.len());
 }
