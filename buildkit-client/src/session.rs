@@ -33,7 +33,7 @@ use crate::progress::{Progress, Step};
 use buildkit_fsutil::source::SourceFs;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use member::{Member, Members};
+use member::{Given, Member, Members};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt;
@@ -202,11 +202,11 @@ impl SessionContext {
         self.running().iter().for_each(|member| member.name_registries(hosts.iter().cloned()));
     }
 
-    /// Notes that the daemon asked for the credentials of a registry that no build names. Whether it is the first
-    /// time for one of them.
-    pub(crate) fn refuse_registry(&self, host: &str) -> bool {
-        let new = self.running().iter().filter(|member| member.refuse_registry(host)).count();
-        new > 0
+    /// Notes what the daemon got when it asked for the credentials of a registry. Whether that is news for one of the
+    /// builds.
+    fn gave(&self, host: &str, given: &Given) -> bool {
+        let news = self.running().iter().filter(|member| member.gave(host, given.clone())).count();
+        news > 0
     }
 
     /// Is cancelled when the session ends: whatever a service started must end then.
@@ -299,6 +299,9 @@ impl tower_service::Service<Request<Incoming>> for Router {
             Box::pin(tower::ServiceExt::oneshot(service.inner.clone(), request))
         } else {
             tracing::debug!(session = %self.context.id(), service = name, "not offered");
+            if name == buildkit_proto::auth::auth_server::SERVICE_NAME {
+                self.context.running().iter().for_each(|member| member.asked_nobody());
+            }
             let status = tonic::Status::unimplemented("this session does not offer the service");
             Box::pin(std::future::ready(Ok(status.into_http())))
         }

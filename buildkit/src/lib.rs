@@ -4,7 +4,7 @@
 pub use buildkit_client as client;
 #[cfg(feature = "client")]
 pub use buildkit_client::{
-    Build, Client, Error, Retry, Secret, Solve, Solved,
+    Build, Client, Error, Retry, Secret, Session, Solve, Solved,
     cache::RegistryCache,
     docker_config::DockerConfig,
     export::Export,

@@ -68,6 +68,14 @@ pub(crate) struct Build {
     #[arg(short, long = "output", value_name = "CSV", value_parser = output)]
     outputs: Vec<Output>,
 
+    /// A cache to read: type=registry,ref=… or type=local,src=DIR; may be repeated
+    #[arg(long = "import-cache", value_name = "CSV", value_parser = output)]
+    pub(crate) cache_from: Vec<Output>,
+
+    /// A cache to write: type=registry,ref=…,mode=max, type=local,dest=DIR, or type=inline; may be repeated
+    #[arg(long = "export-cache", value_name = "CSV", value_parser = output)]
+    pub(crate) cache_to: Vec<Output>,
+
     /// A secret for RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE; may be repeated
     #[arg(long = "secret", value_name = "CSV", value_parser = secret)]
     pub(crate) secrets: Vec<Secret>,
@@ -101,7 +109,7 @@ pub(crate) struct Build {
     exporter_opt: Vec<String>,
 }
 
-/// One exporter.
+/// One exporter, or one cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Output {
     pub(crate) kind: String,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use buildkit_client::cache::{CacheExport, CacheImport, InlineCache, LocalCache, RegistryCache};
 use buildkit_client::connect::Address;
 use buildkit_client::docker_config::DockerConfig;
 use buildkit_client::error::{Error, RequestError, SolveErrorKind};
@@ -47,6 +48,8 @@ pub(crate) async fn run(args: &Args, build: &Build) -> Result<Solved, Failure> {
     }
     let outputs = build.outputs().map_err(Failure::usage)?;
     let exports = outputs.into_iter().map(export).collect::<Result<Vec<_>, _>>()?;
+    let cache_to = build.cache_to.iter().map(cache_to).collect::<Result<Vec<_>, _>>()?;
+    let cache_from = build.cache_from.iter().map(cache_from).collect::<Result<Vec<_>, _>>()?;
     // A config that cannot be read is known before anything is built.
     let credentials = DockerConfig::load().map_err(|error| Failure::new(Exit::Auth, &error))?;
     let secrets = Secrets::load(build.secrets.iter().map(|secret| {
@@ -66,6 +69,12 @@ pub(crate) async fn run(args: &Args, build: &Build) -> Result<Solved, Failure> {
     }
     for export in exports {
         solve = solve.export(export);
+    }
+    for cache in cache_to {
+        solve = solve.cache_to(cache);
+    }
+    for cache in cache_from {
+        solve = solve.cache_from(cache);
     }
     if build.no_cache {
         solve = solve.no_cache();
@@ -144,6 +153,51 @@ fn export(output: Output) -> Result<Export, Failure> {
         export = export.attr(key, value);
     }
     Ok(export)
+}
+
+fn cache_to(cache: &Output) -> Result<CacheExport, Failure> {
+    let attrs = || cache.attrs.iter().filter(|(key, _)| *key != "ref");
+    Ok(match cache.kind.as_str() {
+        "registry" => {
+            let cache = RegistryCache::new(required(cache, "--export-cache", "ref")?);
+            attrs().fold(cache, |cache, (key, value)| cache.attr(key, value)).into()
+        }
+        "local" => {
+            let dest = cache
+                .dest
+                .as_ref()
+                .ok_or_else(|| Failure::usage("--export-cache type=local needs dest=DIR"))?;
+            attrs().fold(LocalCache::new(dest), |cache, (key, value)| cache.attr(key, value)).into()
+        }
+        "inline" => InlineCache::new().into(),
+        other => {
+            return Err(Failure::usage(format!(
+                "--export-cache type={other}: expected registry, local or inline"
+            )));
+        }
+    })
+}
+
+fn cache_from(cache: &Output) -> Result<CacheImport, Failure> {
+    let attrs = || cache.attrs.iter().filter(|(key, _)| !matches!(key.as_str(), "ref" | "src"));
+    Ok(match cache.kind.as_str() {
+        "registry" => {
+            let cache = RegistryCache::new(required(cache, "--import-cache", "ref")?);
+            attrs().fold(cache, |cache, (key, value)| cache.attr(key, value)).into()
+        }
+        "local" => {
+            let cache = LocalCache::new(required(cache, "--import-cache", "src")?);
+            attrs().fold(cache, |cache, (key, value)| cache.attr(key, value)).into()
+        }
+        other => {
+            return Err(Failure::usage(format!("--import-cache type={other}: expected registry or local")));
+        }
+    })
+}
+
+fn required<'a>(cache: &'a Output, flag: &str, key: &str) -> Result<&'a String, Failure> {
+    let missing = || Failure::usage(format!("{flag} type={} needs {key}=…", cache.kind));
+    cache.attrs.get(key).ok_or_else(missing)
 }
 
 /// The error, and the lines of the Dockerfile that it is about.

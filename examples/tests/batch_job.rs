@@ -368,3 +368,23 @@ async fn a_signal_stops_the_build_on_the_daemon_and_is_130() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
+
+#[tokio::test]
+async fn a_cache_in_a_registry_is_written_by_one_job_and_read_by_the_next() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let registry = &daemon.registries.private;
+    let cache = format!("type=registry,ref={}", registry.repository("job/cache"));
+    let scene = Scene::new("FROM alpine\nRUN echo cached > /cached\n").login(registry);
+    let written =
+        run(scene.build(&daemon.endpoint).args(["--export-cache", &format!("{cache},mode=max")])).await;
+    written.ended(0, &["exporting cache to registry", "sharing credentials"]);
+    let read = run(scene.build(&daemon.endpoint).args(["--import-cache", &cache])).await;
+    read.ended(0, &["importing cache manifest from"]);
+    for (flag, value, says) in [
+        ("--export-cache", "type=registry", "needs ref="),
+        ("--export-cache", "type=floppy", "expected registry, local or inline"),
+        ("--import-cache", "type=local", "needs src="),
+    ] {
+        run(scene.build(&daemon.endpoint).args([flag, value])).await.ended(2, &[says]);
+    }
+}

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use buildkit_client::docker_config::DockerConfig;
-use buildkit_client::error::SolveErrorKind;
+use buildkit_client::error::{SolveError, SolveErrorKind};
 use buildkit_client::export::Export;
+use buildkit_client::policy::{SourceCheck, Verdict, verifier};
 use buildkit_client::request::Frontend;
 use buildkit_client::session::RegistryScope;
 use buildkit_client::session::auth::{Auth, Credentials};
@@ -14,7 +15,11 @@ use buildkit_client::tls::Tls;
 use buildkit_client::{Error, Solve};
 use buildkit_proto::auth::FetchTokenRequest;
 use buildkit_proto::auth::auth_client::AuthClient;
-use buildkit_proto::control::SolveResponse;
+use buildkit_proto::control::{InfoResponse, SolveResponse};
+use buildkit_proto::gateway::ResolveSourceMetaResponse;
+use buildkit_proto::policysession::CheckPolicyRequest;
+use buildkit_proto::policysession::policy_verifier_client::PolicyVerifierClient;
+use buildkit_proto::{pb, worker};
 use buildkit_tests::daemon::{Daemon, Generation};
 use buildkit_tests::fake::{Answer, FakeBuildKit, FakeRegistry, Session};
 use buildkit_tests::tls::Authority;
@@ -105,6 +110,63 @@ async fn a_refused_registry_is_named_by_the_error_of_the_build() {
     let error = fake.client().solve(frontend).auth(rich()).await.unwrap_err();
     assert!(error.to_string().contains(".registry(\"gcr.io\")"), "{error}");
     assert_eq!(error.as_solve().unwrap().kind(), SolveErrorKind::Auth);
+}
+
+#[tokio::test]
+async fn a_registry_that_lets_nobody_in_is_told_with_what_it_was_given() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let client = daemon.client().await;
+    let registry = &daemon.registries.private;
+    let build = || {
+        let graph = buildkit_llb::scratch().mkfile("/f", 0o644, "x");
+        client.solve(graph).export(Export::image(registry.repository("denied")).push())
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    // "builder:wrong"
+    let config = serde_json::json!({"auths": {&registry.address: {"auth": "YnVpbGRlcjp3cm9uZw=="}}});
+    std::fs::write(&path, config.to_string()).unwrap();
+    let wrong = DockerConfig::from_file(&path).unwrap();
+    for (solve, says) in [
+        (build().auth(wrong), format!("came from auths[{:?}] in {}", registry.address, path.display())),
+        (build().auth(DockerConfig::empty()), format!("no credentials for {} were found", registry.address)),
+        (build(), "no credentials were given to the build".to_owned()),
+    ] {
+        let error = solve.await.unwrap_err();
+        assert_eq!(error.as_solve().map(SolveError::kind), Some(SolveErrorKind::Auth), "{}", error.report());
+        assert!(error.report().contains(&says), "{says}: {}", error.report());
+    }
+}
+
+#[tokio::test]
+async fn a_policy_callback_names_the_registries_of_what_it_puts_in_place_of_others() {
+    let fake = FakeBuildKit::script()
+        .on_info(|_| async {
+            let version = worker::BuildkitVersion { version: "v0.26.0".into(), ..Default::default() };
+            Ok(InfoResponse { buildkit_version: Some(version) })
+        })
+        .on_solve(|solve| async move {
+            let session = solve.session().await?;
+            let user = async |host: &str| session.credentials(host).await.map(|found| found.username);
+            let before = user("reg.corp").await?;
+            for identifier in ["docker-image://docker.io/library/a", "docker-image://gcr.io/asked/about"] {
+                let source = pb::SourceOp { identifier: identifier.into(), ..Default::default() };
+                let source = ResolveSourceMetaResponse { source: Some(source), ..Default::default() };
+                let request = CheckPolicyRequest { source: Some(source), ..Default::default() };
+                PolicyVerifierClient::new(session.channel()).check_policy(request).await?;
+            }
+            let found = format!("{before},{},{}", user("reg.corp").await?, user("gcr.io").await?);
+            Ok(SolveResponse { exporter_response: [("found".to_owned(), found)].into() })
+        })
+        .start();
+    let convert = verifier(|check: SourceCheck| async move {
+        Ok(match check.identifier() {
+            "docker-image://docker.io/library/a" => Verdict::convert("docker-image://reg.corp/a"),
+            _ => Verdict::Allow,
+        })
+    });
+    let solve = fake.client().solve(Frontend::new("dockerfile.v0")).auth(rich()).policy_callback(convert);
+    assert_eq!(solve.await.unwrap().get("found"), Some(",ann,"));
 }
 
 #[tokio::test]

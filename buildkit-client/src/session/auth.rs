@@ -25,6 +25,7 @@ use buildkit_proto::auth::{
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
+use super::member::Given;
 use super::{Attachable, Service, SessionContext, hub};
 use crate::docker_config::DockerConfig;
 use crate::progress::one_line;
@@ -219,6 +220,16 @@ impl AuthService {
             self.refuse(&request.host);
             return Ok(None);
         }
+        let found = self.look_up(request).await?;
+        self.session.gave(
+            &request.host,
+            &found.as_ref().map_or(Given::Nothing, |found| Given::From(found.origin_text().to_owned())),
+        );
+        Ok(found)
+    }
+
+    /// Asks those who may know, unless one of them was asked a short while ago.
+    async fn look_up(&self, request: &CredentialRequest) -> Result<Option<Credentials>, Status> {
         let key = (request.host.clone(), request.repository().map(str::to_owned));
         if let Some(known) = self.hosts().known.get(&key)
             && known.until > Instant::now()
@@ -251,7 +262,7 @@ impl AuthService {
 
     /// The daemon wants credentials of a registry that has nothing to do with this build.
     fn refuse(&self, host: &str) {
-        if !self.session.refuse_registry(host) {
+        if !self.session.gave(host, &Given::Refused) {
             return;
         }
         let host = one_line(host);

@@ -4,10 +4,10 @@ use super::content::Stores;
 use super::filesync::Locals;
 use super::upload::Upload;
 use super::{RegistryScope, SessionContext, hub, lock};
-use crate::error::{LocalError, RequestError};
+use crate::error::{LocalError, RequestError, SolveError, SolveErrorKind};
 use crate::export::SessionExporter;
 use crate::output::Outputs;
-use crate::progress::Reporter;
+use crate::progress::{Reporter, one_line};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,14 +61,27 @@ pub(crate) struct Member {
     uploads: Mutex<BTreeMap<String, Upload>>,
     /// Registries that came to be named after the build was made.
     named: Mutex<BTreeSet<String>>,
-    /// Registries whose credentials were asked for and not given.
-    refused: Mutex<BTreeSet<String>>,
+    /// What became of the credentials that the daemon asked for, by registry.
+    asked: Mutex<BTreeMap<String, Given>>,
+    /// Whether it asked although there was nobody to answer.
+    asked_nobody: AtomicBool,
     failures: Mutex<Vec<LocalError>>,
     suspicions: Mutex<Suspicions>,
     not_utf8: OnceLock<(String, String)>,
     /// Whether the daemon is done with the build.
     answered: AtomicBool,
     closed: CancellationToken,
+}
+
+/// What a daemon got when it asked for the credentials of a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Given {
+    /// None: no build names the registry.
+    Refused,
+    /// None: there are none.
+    Nothing,
+    /// Those that came from here.
+    From(String),
 }
 
 #[derive(Debug, Default)]
@@ -91,7 +104,8 @@ impl Member {
             uploads: Mutex::new(offer.uploads.clone()),
             offer,
             named: Mutex::default(),
-            refused: Mutex::default(),
+            asked: Mutex::default(),
+            asked_nobody: AtomicBool::new(false),
             failures: Mutex::default(),
             suspicions: Mutex::default(),
             not_utf8: OnceLock::new(),
@@ -118,15 +132,44 @@ impl Member {
         lock(&self.named).extend(hosts);
     }
 
-    /// Whether it is the first time.
-    pub(super) fn refuse_registry(&self, host: &str) -> bool {
-        let mut refused = lock(&self.refused);
-        refused.len() < MAX_KEPT && refused.insert(host.to_owned())
+    /// Notes what the daemon got for a registry. Whether it is news.
+    pub(super) fn gave(&self, host: &str, given: Given) -> bool {
+        let mut asked = lock(&self.asked);
+        (asked.len() < MAX_KEPT || asked.contains_key(host))
+            && asked.insert(host.to_owned(), given.clone()) != Some(given)
     }
 
-    /// Registries whose credentials were asked for and not given.
-    pub(crate) fn refused_registries(&self) -> BTreeSet<String> {
-        lock(&self.refused).clone()
+    pub(super) fn asked_nobody(&self) {
+        self.asked_nobody.store(true, Ordering::Relaxed);
+    }
+
+    /// What the caller can do about a registry that did not let the daemon in; `about` is the daemon's error.
+    pub(crate) fn hints(&self, about: &SolveError) -> Vec<String> {
+        let denied = about.kind() == SolveErrorKind::Auth;
+        let is_about = |host: &str| denied && about.message().contains(hub(host));
+        let mut hints = Vec::new();
+        for (host, given) in &*lock(&self.asked) {
+            let shown = one_line(host);
+            match given {
+                Given::Refused => hints.push(format!(
+                    "no credentials were shared for {shown}, which the build does not name; \
+                     .registry({shown:?}) allows it"
+                )),
+                Given::Nothing if is_about(host) => {
+                    hints.push(format!("no credentials for {shown} were found"));
+                }
+                Given::From(origin) if is_about(host) => {
+                    hints.push(format!("the credentials for {shown} came from {origin}"));
+                }
+                Given::Nothing | Given::From(_) => {}
+            }
+        }
+        if denied && self.asked_nobody.load(Ordering::Relaxed) {
+            let hint =
+                "no credentials were given to the build; .auth(DockerConfig::load()?) gives it the user's";
+            hints.push(hint.to_owned());
+        }
+        hints
     }
 
     /// Keeps a failure on this side, so that the build's error can name the root cause instead of what the daemon

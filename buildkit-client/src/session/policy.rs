@@ -24,8 +24,8 @@ struct Server {
 }
 
 impl Server {
-    /// Lets the build use the credentials of the registry of an image that the callback names: it is this program's.
-    /// What the daemon asks about is named by nobody here.
+    /// Lets the build use the credentials of the registry of an image that the callback puts in place of another: the
+    /// callback is this program's. What the daemon merely asks about is named by nobody here.
     fn name(&self, identifier: &str) {
         if let Some((scheme, reference)) = identifier.split_once("://")
             && scheme.starts_with("docker-image")
@@ -57,10 +57,7 @@ impl PolicyVerifier for Server {
                     ..decision(PolicyAction::Convert)
                 })
             }
-            Ok(Verdict::Resolve(request)) => {
-                self.name(request.source.as_ref().map_or("", |source| &source.identifier));
-                Answer::Request(*request)
-            }
+            Ok(Verdict::Resolve(request)) => Answer::Request(*request),
             Err(error) => {
                 let what = format!("the policy callback failed on source {:?}", check.identifier());
                 let status = Status::unknown(format!("{what}: {error}"));

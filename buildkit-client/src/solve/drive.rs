@@ -433,9 +433,10 @@ impl Running<'_> {
             vertex.as_deref().and_then(|vertex| self.reporter.vertex_name(vertex)),
             vertex.as_deref().map(|vertex| self.reporter.last_logs(vertex)).unwrap_or_default(),
         );
-        let error = match (error.kind(), self.build.refused_registries()) {
-            (SolveErrorKind::Auth | SolveErrorKind::Registry | SolveErrorKind::Push, hosts) => {
-                error.with_others(hosts.iter().map(|host| not_shared(host)).collect())
+        let error = match error.kind() {
+            SolveErrorKind::Auth | SolveErrorKind::Registry | SolveErrorKind::Push => {
+                let hints = self.build.hints(&error);
+                error.with_others(hints)
             }
             _ => error,
         };
@@ -469,13 +470,6 @@ impl Running<'_> {
         }
         Error::Solve(Box::new(error))
     }
-}
-
-fn not_shared(host: &str) -> String {
-    let host = crate::progress::one_line(host);
-    format!(
-        "no credentials were shared for {host}, which the build does not name; .registry({host:?}) allows it"
-    )
 }
 
 /// What the daemon lacks, where that is what its error says.
