@@ -41,13 +41,27 @@ impl Dockerfile {
         if source.is_empty() {
             return Err(Error::new(ErrorKind::Syntax, "the Dockerfile is empty"));
         }
-        let mut parser = Parser::new(source);
         let mut file = Self {
             source: Arc::from(source),
             escape: Escape::default(),
             args: Vec::new(),
             stages: Vec::new(),
         };
+        file.escape = Self::read(source, linter, |parsed| file.push(parsed))?;
+        if file.stages.is_empty() {
+            return Err(Error::new(ErrorKind::Stage, "the Dockerfile has no stage; start one with FROM"));
+        }
+        file.check_names(linter);
+        Ok(file)
+    }
+
+    /// Gives `keep` each instruction of `source`, until one is wrong; the escape character in force.
+    fn read(
+        source: &[u8],
+        linter: &mut Linter,
+        mut keep: impl FnMut(Parsed) -> Result<()>,
+    ) -> Result<Escape> {
+        let mut parser = Parser::new(source);
         let mut blank_lines = Vec::new();
         // Rules of instructions fire after those of the text, and only if the text is sound.
         let mut rules = linter.fork();
@@ -55,23 +69,14 @@ impl Dockerfile {
         while let Some(node) = parser.next_node()? {
             blank_lines.extend(node.empty_continuation);
             if first_error.is_none() {
-                first_error =
-                    instructions::parse(node, &mut rules).and_then(|parsed| file.push(parsed)).err();
+                first_error = instructions::parse(node, &mut rules).and_then(&mut keep).err();
             }
         }
-        file.escape = parser.escape();
         for line in blank_lines {
             linter.no_empty_continuation(line);
         }
         linter.join(rules);
-        if let Some(error) = first_error {
-            return Err(error);
-        }
-        if file.stages.is_empty() {
-            return Err(Error::new(ErrorKind::Stage, "the Dockerfile has no stage; start one with FROM"));
-        }
-        file.check_names(linter);
-        Ok(file)
+        first_error.map_or(Ok(parser.escape()), Err)
     }
 
     fn push(&mut self, parsed: Parsed) -> Result<()> {
@@ -123,7 +128,9 @@ impl Dockerfile {
             None => Config::default(),
         };
         let mut linter = Linter::new(config);
-        Self::parse_with(&self.source, &mut linter)?;
+        // Each instruction is read again and forgotten: all of them would take as much memory as the file itself.
+        Self::read(&self.source, &mut linter, |_| Ok(()))?;
+        self.check_names(&mut linter);
         Ok(linter.take_warnings())
     }
 }

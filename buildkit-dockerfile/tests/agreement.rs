@@ -141,3 +141,105 @@ fn a_check_looks_at_stages_that_a_context_stands_in_for() {
     let result = block_on(simulated.run(build)).unwrap();
     assert_eq!(result.metadata["result.statuscode"], "1");
 }
+
+/// The triggers of a base that are triggers themselves do not go on to its children, because those come first.
+#[test]
+fn stages_come_before_their_bases_when_triggers_are_added() {
+    struct Triggering;
+    #[async_trait::async_trait]
+    impl Resolver for Triggering {
+        async fn image(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
+            let config = r#"{"architecture":"amd64","os":"linux","config":{"OnBuild":["ONBUILD RUN y"]}}"#;
+            Ok(ResolvedImage { config: config.into(), ..Images.image(request).await? })
+        }
+    }
+    let file = Dockerfile::parse("FROM a AS b\nFROM b AS c\nRUN x\n").unwrap();
+    let converted = block_on(file.to_llb(&options(), &Triggering)).unwrap();
+    assert!(!converted.image.history.iter().any(|entry| entry.created_by.contains("RUN y")));
+}
+
+/// Base images are looked up side by side: the last one is the first to fail, then they come in order.
+#[test]
+fn of_several_unusable_base_images_the_last_or_the_first_is_told() {
+    for (last, line) in [("UP", 3), ("fine", 1)] {
+        let source =
+            format!("FROM UP AS a\nFROM UP AS b\nFROM {last}\nCOPY --from=a / /\nCOPY --from=b / /\n");
+        let file = Dockerfile::parse(source).unwrap();
+        let error = block_on(file.to_llb(&options(), &Images)).unwrap_err();
+        assert_eq!(error.locations().iter().map(|lines| lines.start).collect::<Vec<_>>(), [line], "{last}");
+    }
+}
+
+/// Below a local directory nothing is known of the platform until the stage is done.
+#[test]
+fn stages_on_a_directory_have_an_unknown_platform() {
+    let simulated = simulated(
+        "FROM a AS b\nFROM b AS c\nCOPY x /\nFROM c\nCOPY y /\n",
+        &[("context:b", "local:d"), ("multi-platform", "1"), ("platform", "linux/arm64")],
+    );
+    block_on(simulated.run(build)).unwrap();
+    let names: Vec<String> = simulated
+        .solves()
+        .iter()
+        .filter_map(|solve| solve.definition.as_ref())
+        .flat_map(|definition| definition.metadata.values())
+        .filter_map(|metadata| metadata.description.get("llb.customname").cloned())
+        .filter(|name| name.contains("COPY"))
+        .collect();
+    assert!(names.contains(&"[unknown c 1/1] COPY x /".to_owned()), "{names:?}");
+    assert!(names.contains(&"[linux/arm64 stage-2 1/1] COPY y /".to_owned()), "{names:?}");
+}
+
+/// `\v` is no blank to the expression that takes the keyword off.
+#[test]
+fn triggers_keep_a_keyword_behind_odd_blanks() {
+    let file = Dockerfile::parse("FROM a\n\\\n\u{b}ONBUILD RUN x\n \tonbuild RUN y\n").unwrap();
+    let converted = block_on(file.to_llb(&options(), &Images)).unwrap();
+    assert_eq!(converted.image.config.on_build, ["\u{b}ONBUILD RUN x", "RUN y"]);
+}
+
+/// The escape character of the file holds for `--from`, too.
+#[test]
+fn sources_of_copies_are_read_with_the_escape_character_of_the_file() {
+    for (escape, error) in [("`", "no image reference"), ("\\", "variables are not replaced here")] {
+        let source = format!("# escape={escape}\nFROM a\nCOPY --from=\\\\b x /\n");
+        let file = Dockerfile::parse(source).unwrap();
+        let found = block_on(file.to_llb(&options(), &Images)).unwrap_err().to_string();
+        assert!(found.contains(error), "{found}");
+    }
+}
+
+/// Superscripts and Roman numbers are neither letters nor digits.
+#[test]
+fn names_of_variables_end_at_number_forms() {
+    for (word, value) in
+        [("$A\u{b2}", "v\u{b2}"), ("$A\u{2167}", "v\u{2167}"), ("$A\u{e9}", ""), ("$A\u{663}", "")]
+    {
+        let file = Dockerfile::parse(format!("FROM a\nARG A=v\nENV X={word}\n")).unwrap();
+        let converted = block_on(file.to_llb(&options(), &Images)).unwrap();
+        assert_eq!(converted.image.config.env.last().unwrap(), &format!("X={value}"));
+    }
+}
+
+/// A path with a second drive is caught where the whole path is looked at.
+#[test]
+fn required_paths_are_checked_for_drives_as_a_whole() {
+    let convert = |path: &str| {
+        let file = Dockerfile::parse(format!("# escape=`\nFROM scratch\nCOPY --parents {path} x\n")).unwrap();
+        let windows = Options::default().session("sess").platform(&Platform::WINDOWS_AMD64);
+        block_on(file.to_llb(&windows, &Images)).map(|_| ())
+    };
+    assert!(convert("C:\\a").is_ok());
+    assert!(convert("C:\\C:\\a").is_err());
+    assert!(convert("C:\\C:\\a*").is_ok());
+}
+
+/// Options for the daemon are read, too: whoever passes a broken one is told by the frontend.
+#[test]
+fn lists_of_attestations_are_checked() {
+    for (value, ok) in [("mode=max", true), ("mode=max\n", true), ("", true), ("\n", false), ("\"min", false)]
+    {
+        let build_it = simulated("FROM scratch\n", &[("attest:provenance", value)]);
+        assert_eq!(block_on(build_it.run(build)).is_ok(), ok, "{value:?}");
+    }
+}

@@ -8,6 +8,7 @@ use buildkit_dockerfile::expand;
 use buildkit_dockerfile::instructions::{
     CommandLine, Instruction, Kind, Mount, MountKind, Network, Security, Sharing, parse_trigger,
 };
+use buildkit_dockerfile::parser::Parser;
 use buildkit_dockerfile::{Dockerfile, Error, ErrorKind};
 
 /// Parses `FROM alpine` and `text` below it.
@@ -359,8 +360,15 @@ fn hostile_files_end() {
     assert!(parse(&chain).unwrap_err().to_string().contains("ONBUILD"));
     let names = (0..50_000).map(|n| format!("FROM a AS n{n}")).collect::<Vec<_>>().join("\n");
     assert_eq!(Dockerfile::parse(names).unwrap().stages.len(), 50_000);
-    let many = format!("FROM a\nENV {}", "a=b \\\n".repeat(200_000));
-    assert!(Dockerfile::parse(many).is_ok());
+    let many = |words| format!("FROM a\nENV {}", "a=b \\\n".repeat(words));
+    assert!(Dockerfile::parse(many(Parser::MAX_WORDS)).is_ok());
+    let error = Dockerfile::parse(many(Parser::MAX_WORDS + 1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+    let many = |count: usize| format!("FROM a\n{}", "RUN x\n".repeat(count - 1));
+    assert!(Dockerfile::parse(many(Parser::MAX_INSTRUCTIONS)).is_ok());
+    let error = Dockerfile::parse(many(Parser::MAX_INSTRUCTIONS + 1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+    assert_eq!(error.locations().first().map(|lines| lines.start), Some(65_537));
     assert!(Dockerfile::parse([0xff; 100]).is_err());
     assert!(Dockerfile::parse(b"FROM a\nRUN \xff\xfe <<\xff\nx\n\xff\n").is_err());
 }

@@ -483,7 +483,7 @@ fn parse_host(scheme: Scheme, host: &str) -> Result<String, Error> {
     if !host.bytes().all(ok) {
         return Err(Error::Malformed("invalid character in the host"));
     }
-    percent_decode(host, false).and_then(|host| String::from_utf8(host).ok()).ok_or(bad)
+    text("host", percent_decode(host, false).ok_or(bad)?)
 }
 
 fn is_userinfo_byte(b: u8) -> bool {

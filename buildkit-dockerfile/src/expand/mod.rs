@@ -73,6 +73,11 @@ pub struct Names {
     pub unmatched: BTreeSet<String>,
 }
 
+impl Names {
+    /// How many names of each sort are kept.
+    pub const MAX: usize = 1 << 16;
+}
+
 /// How many bytes expansion may still handle, shared by all lexers that hold a clone of it.
 ///
 /// Bytes count whenever a value is put into a word or is searched for a pattern, so that time is bounded

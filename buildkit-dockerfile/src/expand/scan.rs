@@ -285,12 +285,13 @@ impl<'a> Scan<'a> {
     /// The name at the current place; may be empty.
     fn name(&mut self) -> &'a str {
         let rest = self.source.get(self.at..).unwrap_or_default();
-        let digit = |c: char| c.is_ascii_digit() || (!c.is_ascii() && c.is_numeric());
+        let digit = |c: char| c.is_ascii_digit() || (!c.is_ascii() && c.is_numeric() && !is_number_form(c));
+        let letter = |c: char| c == '_' || c.is_alphabetic() && !is_number_form(c);
         let first = rest.chars().next();
         let len = match first {
             Some(c) if digit(c) => rest.find(|c| !digit(c)).unwrap_or(rest.len()),
             Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => 1,
-            _ => rest.find(|c: char| c != '_' && !c.is_alphabetic() && !digit(c)).unwrap_or(rest.len()),
+            _ => rest.find(|c: char| !letter(c) && !digit(c)).unwrap_or(rest.len()),
         };
         self.at += len;
         rest.get(..len).unwrap_or_default()
@@ -301,6 +302,9 @@ impl<'a> Scan<'a> {
         let env = self.env;
         let value = env.value(name);
         let names = if value.is_some() { &mut self.names.matched } else { &mut self.names.unmatched };
+        if names.len() >= Names::MAX {
+            return value;
+        }
         if !names.contains(name) {
             names.insert(name.to_owned());
         }
@@ -497,4 +501,11 @@ impl Words {
             self.done.push(std::mem::take(&mut self.current));
         }
     }
+}
+/// Numbers that are neither letters nor decimal digits: superscripts, fractions, Roman and encircled numbers.
+fn is_number_form(c: char) -> bool {
+    let blocks =
+        ['\u{2070}'..='\u{2089}', '\u{2150}'..='\u{218f}', '\u{2460}'..='\u{24ff}', '\u{2776}'..='\u{2793}'];
+    matches!(c, '\u{b2}' | '\u{b3}' | '\u{b9}' | '\u{bc}'..='\u{be}')
+        || blocks.iter().any(|block| block.contains(&c))
 }

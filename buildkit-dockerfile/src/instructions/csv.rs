@@ -2,6 +2,7 @@
 
 use super::fail;
 use crate::Result;
+use crate::parser::Parser;
 
 /// The fields of `line`, which may end with a line break. A field in quotes may hold commas, and quotes written twice.
 ///
@@ -16,6 +17,9 @@ pub(crate) fn fields(line: &str) -> Result<Vec<String>> {
     let mut fields = Vec::new();
     let mut rest = line;
     loop {
+        if fields.len() == Parser::MAX_WORDS {
+            return Err(fail(format!("the value has more than {} fields", Parser::MAX_WORDS)));
+        }
         let after = if let Some(quoted) = rest.strip_prefix('"') {
             let (field, after) = quoted_field(quoted).ok_or_else(|| {
                 fail(format!("a quoted field of {line:?} does not end with a quote and a comma"))

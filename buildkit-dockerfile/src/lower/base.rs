@@ -89,8 +89,8 @@ impl Plan<'_> {
         linter: &mut Linter,
     ) -> Result<()> {
         let mut lookups = Vec::new();
-        // Of several mistakes the last one is reported, as the reference does most of the time.
-        let mut failed = None;
+        let mut failed = Vec::new();
+        let mut last = None;
         for (id, stage) in self.stages.iter_mut().enumerate() {
             if stage.base.is_some() || stage.resolved || (stage.dispatched && stage.written.is_some()) {
                 continue;
@@ -104,11 +104,12 @@ impl Plan<'_> {
                 stage.dispatched |= stage.written.is_none();
                 continue;
             }
+            last = Some(id);
             let reference = match Reference::parse_normalized(&stage.base_name) {
                 Ok(reference) => reference,
                 Err(e) => {
                     let message = format!("{:?} is no image reference and no stage", stage.base_name);
-                    failed = Some((id, Error::new(ErrorKind::Image, message).caused_by(e).at(stage.lines)));
+                    failed.push((id, Error::new(ErrorKind::Image, message).caused_by(e).at(stage.lines)));
                     continue;
                 }
             };
@@ -123,14 +124,18 @@ impl Plan<'_> {
         for (lookup, found) in lookups.into_iter().zip(found) {
             match found {
                 Ok(found) => self.apply(lookup, found, options, linter),
-                Err(e) if failed.as_ref().is_none_or(|(id, _)| *id < lookup.stage) => {
+                Err(e) => {
                     let lines = self.stages.get(lookup.stage).map_or(super::stage::NOWHERE, |s| s.lines);
-                    failed = Some((lookup.stage, e.at(lines)));
+                    failed.push((lookup.stage, e.at(lines)));
                 }
-                Err(_) => {}
             }
         }
-        failed.map_or(Ok(()), |(_, error)| Err(error))
+        // All are looked up side by side in the reference, and mostly the last one is the quickest to fail, then the
+        // first one.
+        match failed.into_iter().min_by_key(|(id, _)| (Some(*id) != last, *id)) {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
     }
 
     async fn look_up(&self, lookup: &Lookup, options: &BaseOptions<'_>) -> Result<Found> {

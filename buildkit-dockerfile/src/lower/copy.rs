@@ -16,6 +16,7 @@ use super::ownership;
 use super::paths::PathStyle;
 use super::stage::{Command, Stage};
 use super::step::{self, From, Label, Source, Step};
+use super::work::Work;
 
 /// What COPY and ADD have in common.
 struct Request<'i> {
@@ -94,6 +95,8 @@ impl<'d> Evaluator<'_, 'd> {
         command: &Command<'d>,
         request: &Request<'_>,
     ) -> Result<Expanded> {
+        let count = request.sources.paths.len() + request.sources.inline.len();
+        self.work.charge(Work::VERTEX * (1 + count))?;
         let words = self.expand_request(stage, command, request)?;
         if let From::Stage(id) = request.from
             && self.plan.stages.get(id).is_some_and(|s| !s.dispatched)

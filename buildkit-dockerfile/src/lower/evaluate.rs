@@ -60,6 +60,9 @@ pub(crate) struct Caps {
     pub(crate) resources: bool,
 }
 
+/// How many warnings of a build may say what was probably meant.
+const MAX_SUGGESTIONS: usize = 1000;
+
 /// Evaluates stages of a plan.
 pub(crate) struct Evaluator<'e, 'd> {
     pub(crate) plan: &'e mut Plan<'d>,
@@ -82,6 +85,7 @@ impl<'d> Evaluator<'_, 'd> {
         let commands = std::mem::take(&mut stage.commands);
         let outcome = Self::begin(&mut stage).and_then(|()| {
             for command in &commands {
+                self.work.charge(Work::INSTRUCTION)?;
                 self.instruction(&mut stage, command).map_err(|e| e.at(command.instruction.lines))?;
             }
             Ok(())
@@ -191,10 +195,11 @@ impl<'d> Evaluator<'_, 'd> {
                 let mut ports = Vec::new();
                 for spec in specs {
                     let words = self.settings.lexers.word.words(spec, &stage.env, &mut Names::default())?;
+                    let before = ports.len();
                     for word in words {
                         expose::parse(&word, site, self.linter, &mut ports)?;
                     }
-                    self.work.charge(ports.len())?;
+                    self.work.charge((ports.len() - before) * Work::PORT)?;
                 }
                 let text = format!("EXPOSE [{}]", ports.join(" "));
                 stage.image.config.exposed_ports.0.extend(ports);
@@ -254,7 +259,9 @@ impl<'d> Evaluator<'_, 'd> {
             if declared || name == SCAN_CONTEXT || name == SCAN_STAGE {
                 continue;
             }
-            let meant = suggest::nearest(name, stage.env.iter().map(|(k, _)| k));
+            // Every name is compared with every variable, so the help ends somewhere.
+            let helpful = self.linter.warnings().len() < MAX_SUGGESTIONS;
+            let meant = helpful.then(|| suggest::nearest(name, stage.env.iter().map(|(k, _)| k))).flatten();
             self.linter.undefined_var(site, name, meant);
         }
     }
@@ -373,6 +380,8 @@ impl<'d> Evaluator<'_, 'd> {
         let dir = stage.dir.clone();
         let layer = if &*dir == "/" { Layer::Empty } else { Layer::Plain };
         if layer == Layer::Plain {
+            // It stands in the step, in its vertex and in the graph.
+            self.work.charge(Work::VERTEX + 3 * dir.len())?;
             let text = self.plain_name(stage, &command.instruction.text);
             let platform = stage.platform.clone();
             let name = self.next_name(stage, platform.as_ref(), command.onbuild, &text);

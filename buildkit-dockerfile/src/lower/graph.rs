@@ -35,6 +35,7 @@ pub(crate) struct Plan<'d> {
     /// Paths taken from the main context.
     pub(crate) context_paths: BTreeSet<String>,
     pub(crate) target: StageId,
+    escape: Escape,
 }
 
 /// What building the stages looks at.
@@ -54,7 +55,7 @@ impl<'d> Plan<'d> {
         around: &Surroundings<'_>,
         linter: &mut Linter,
     ) -> Result<Self> {
-        let mut plan = Self::default();
+        let mut plan = Self { escape: file.escape, ..Self::default() };
         for (index, written) in file.stages.iter().enumerate() {
             plan.add_written(index, written, around, linter)?;
         }
@@ -216,7 +217,7 @@ impl<'d> Plan<'d> {
     }
 
     fn copy_source(&mut self, user: StageId, from: &str, lines: Lines) -> Result<StageId> {
-        let expanded = Lexer::new(Escape::Backslash).word(from, &NoEnv, &mut Names::default())?;
+        let expanded = Lexer::new(self.escape).word(from, &NoEnv, &mut Names::default())?;
         if expanded != from {
             let message = format!(
                 "COPY --from={from}: variables are not replaced here; give a stage a name with FROM and use that name"

@@ -14,6 +14,7 @@ use super::options::Channel;
 use super::paths::{self, PathStyle};
 use super::stage::{Command, Stage};
 use super::step::{self, From, Label, Owner, Step};
+use super::work::Work;
 
 /// Where scripts given as heredocs are mounted.
 pub(crate) const SCRIPT_DIR: &str = "/dev/pipes/";
@@ -54,7 +55,7 @@ impl<'d> Evaluator<'_, 'd> {
         let name = self.next_name(stage, platform.as_ref(), command.onbuild, &name);
 
         let weight: usize = stage.env.iter().map(|(k, v)| k.len() + v.len() + 8).sum();
-        self.work.charge(weight + name.len())?;
+        self.work.charge(Work::VERTEX + weight + name.len())?;
         let history = history(&args, stage);
         stage.steps.push(Step::Run(Box::new(step::Run {
             label: Label {

@@ -15,6 +15,13 @@ impl Work {
     /// Far above what Dockerfiles written by people need (the largest known: under 2 MiB).
     pub(crate) const LIMIT: usize = 64 << 20;
 
+    /// What an instruction takes besides its text.
+    pub(crate) const INSTRUCTION: usize = 256;
+    /// What a port takes.
+    pub(crate) const PORT: usize = 128;
+    /// What a vertex, or an action of one, takes besides its texts: the operation, its message, what is known of it.
+    pub(crate) const VERTEX: usize = 2048;
+
     /// Takes `bytes`.
     ///
     /// # Errors

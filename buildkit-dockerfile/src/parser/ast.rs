@@ -62,6 +62,16 @@ impl Args {
         }
     }
 
+    /// How many words or pairs there are.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Args::Words(words) | Args::Json(words) => words.len(),
+            Args::Pairs(pairs) => pairs.len(),
+            Args::Health { rest, .. } => rest.len(),
+            Args::Trigger(node) => node.args.len(),
+        }
+    }
+
     /// Whether the JSON array form was used.
     pub fn is_json(&self) -> bool {
         matches!(self, Args::Json(_))

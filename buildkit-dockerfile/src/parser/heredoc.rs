@@ -83,10 +83,10 @@ impl HeredocWord {
 }
 
 /// The heredocs that a joined line announces, in order. A line that cannot be split into words has none.
-pub(super) fn announced(line: &str) -> Vec<HeredocWord> {
+pub(super) fn announced(line: &str) -> impl Iterator<Item = HeredocWord> {
     let lexer = Lexer::new(Escape::Backslash).raw_quotes().raw_escapes().skip_unset();
     let words = lexer.words(line, &(), &mut Names::default()).unwrap_or_default();
-    words.iter().filter_map(|word| HeredocWord::parse(word)).collect()
+    words.into_iter().filter_map(|word| HeredocWord::parse(&word))
 }
 
 #[cfg(test)]
@@ -120,12 +120,12 @@ mod tests {
             ("RUN <<\"\"", None),
             ("RUN echo it's <<E", None),
         ] {
-            let found = announced(line);
+            let found: Vec<_> = announced(line).collect();
             let got = found.first().map(|h| (h.name.as_str(), h.fd, h.expand, h.chomp));
             assert_eq!(got, want, "{line}");
             assert!(found.len() <= 1, "{line}");
         }
-        let names: Vec<_> = announced("COPY <<A 3<<-'B' /x").into_iter().map(|h| h.name).collect();
+        let names: Vec<_> = announced("COPY <<A 3<<-'B' /x").map(|h| h.name).collect();
         assert_eq!(names, ["A", "B"]);
         assert_eq!(HeredocWord::parse("99999999999<<E").map(|h| h.fd), Some(0));
     }

@@ -176,6 +176,9 @@ fn pairs(text: &str, keyword: &[u8], escape: Escape) -> Result<Vec<Pair>> {
         let value = value.trim_start_matches(separates);
         return Ok(vec![Pair { key: key.to_owned(), value: value.to_owned(), legacy: true }]);
     }
+    if words.len() > super::Parser::MAX_WORDS {
+        return Err(too_many());
+    }
     let pair = |word: &str| -> Result<Pair> {
         let (key, value) = word.split_once('=').ok_or_else(|| {
             let message = format!(
@@ -222,6 +225,12 @@ fn quoted_words(text: &str, escape: Escape) -> Vec<&str> {
         words.extend(text.get(start..end));
     }
     words
+}
+
+/// The error of an instruction with more than [`MAX_WORDS`](super::Parser::MAX_WORDS) words.
+pub(super) fn too_many() -> Error {
+    let most = super::Parser::MAX_WORDS;
+    Error::new(ErrorKind::Limit, format!("the instruction has more than {most} arguments"))
 }
 
 fn health(rest: &[u8]) -> Result<Args> {

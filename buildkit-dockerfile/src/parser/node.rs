@@ -12,8 +12,8 @@ use crate::{Error, ErrorKind, Result};
 ///
 /// # Errors
 ///
-/// [`Parser::next_node`] fails, and should not be called again, on: a file larger than 16 MiB, a line of more
-/// than 65535 bytes, a bad or repeated directive, a heredoc without its end, arguments that do not have the
+/// [`Parser::next_node`] fails, and should not be called again, on: a file larger than 16 MiB, more than 65536
+/// instructions or words in one, a line of more than 65535 bytes, a bad or repeated directive, a heredoc without its end, arguments that do not have the
 /// shape their keyword asks for, and a file without any instruction. Errors name their lines.
 pub struct Parser<'a> {
     reader: Reader<'a>,
@@ -21,7 +21,8 @@ pub struct Parser<'a> {
     header: Header,
     escape: Escape,
     comments: Vec<String>,
-    found: bool,
+    /// Instructions read so far.
+    count: usize,
 }
 
 /// An instruction of more than one line, joined.
@@ -47,6 +48,13 @@ impl<'a> Parser<'a> {
     /// Larger files are refused, as they do not fit in a message to the daemon either.
     pub const MAX_SIZE: usize = 16 << 20;
 
+    /// A graph of so many vertices does not fit in a message to the daemon either. The bound is what keeps
+    /// instructions of a few bytes, which take hundreds once they are read, from taking all memory.
+    pub const MAX_INSTRUCTIONS: usize = 1 << 16;
+
+    /// Words one instruction may be split into, for the same reason, and comments above it that are kept.
+    pub const MAX_WORDS: usize = 1 << 16;
+
     /// Starts at the first line of `source`.
     pub fn new(source: &'a [u8]) -> Self {
         Self {
@@ -55,7 +63,7 @@ impl<'a> Parser<'a> {
             header: Header::default(),
             escape: Escape::default(),
             comments: Vec::new(),
-            found: false,
+            count: 0,
         }
     }
 
@@ -84,8 +92,13 @@ impl<'a> Parser<'a> {
                 Some(b'#') if directive => {}
                 Some(b'#') => self.keep_comment(line),
                 Some(_) => {
+                    if self.count == Self::MAX_INSTRUCTIONS {
+                        let message = format!("the Dockerfile has more than {} instructions", self.count);
+                        let lines = Lines::single(self.reader.count);
+                        return Err(Error::new(ErrorKind::Limit, message).at(lines));
+                    }
                     let node = self.instruction(line, text)?;
-                    self.found = true;
+                    self.count += 1;
                     return Ok(Some(node));
                 }
             }
@@ -93,7 +106,7 @@ impl<'a> Parser<'a> {
     }
 
     fn end(&self) -> Result<Option<Node>> {
-        let error = if !self.found {
+        let error = if self.count == 0 {
             "the file has no instructions".to_owned()
         } else if self.reader.too_long {
             format!("line {} is longer than 65535 bytes", self.reader.count + 1)
@@ -118,7 +131,7 @@ impl<'a> Parser<'a> {
         let comment = blank::trim(line.raw.get(1..).unwrap_or_default());
         if comment.is_empty() {
             self.comments.clear();
-        } else {
+        } else if self.comments.len() < Self::MAX_WORDS {
             self.comments.push(text_of(comment).into_owned());
         }
     }
@@ -182,6 +195,9 @@ impl<'a> Parser<'a> {
             Shape::Trigger => Args::Trigger(Box::new(self.trigger(split.rest)?)),
             shape => lexer::args(shape, split.keyword, split.rest, self.escape)?,
         };
+        if args.len() > Self::MAX_WORDS || split.flags.len() > Self::MAX_WORDS {
+            return Err(lexer::too_many());
+        }
         Ok(blank_node(text, split.keyword, split.flags, args))
     }
 
