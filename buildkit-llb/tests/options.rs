@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use buildkit_llb::caps::ServerCaps;
 use buildkit_llb::{
-    BuildOp, Constraints, CustomKind, CustomMount, Definition, EnvList, Error, ErrorKind, Git, GitSignature,
-    Http, Image, Local, MarshalOptions, MkFile, Mount, Network, OpMetadata, Passthrough, Platform, Range,
-    RecordType, ResolveMode, Security, Source, SourceMap, Ssh, State, Timestamp, diff, image, local, merge,
-    scratch,
+    BuildOp, Constraints, CustomKind, CustomMount, Definition, EnvList, Error, ErrorKind, Git, GitBundle,
+    GitSignature, Http, Image, Local, MarshalOptions, MkFile, Mount, Network, OpMetadata, Passthrough,
+    Platform, Range, RecordType, ResolveMode, Security, Source, SourceMap, Ssh, State, Timestamp, diff,
+    image, local, merge, scratch,
 };
 
 fn marshal(state: impl Into<State>) -> Definition {
@@ -161,6 +161,25 @@ fn downloads_have_modes_owners_and_headers() {
     assert_eq!(attrs_of["http.header.accept"], "a/b");
     assert!(caps(Http::new("https://h/x").user_agent("")).contains(&"source.http.header".to_owned()));
     assert_eq!(caps(Http::new("https://h/x").mode(0).owner(0, 0)), ["source.http"]);
+    let unsigned = || Http::new("https://h/x").verify_pgp("", "");
+    assert!(attrs(unsigned()).is_empty(), "what is empty is left out");
+    assert_eq!(caps(unsigned()), ["source.http", "source.http.signatureverify"]);
+}
+
+#[test]
+fn a_bundle_without_an_address_is_none() {
+    let bundle = |url: &str| {
+        Git::new("https://h/x.git", "").bundle(GitBundle {
+            url: url.into(),
+            store: "st".into(),
+            ..GitBundle::default()
+        })
+    };
+    let (none, some) = (attrs(bundle("")), attrs(bundle("oci-layout+blob://x")));
+    assert!(!none.contains_key("git.bundle") && none["oci.store"] == "st");
+    assert_eq!(some["git.bundle"], "oci-layout+blob://x");
+    let cap = "source.git.bundle".to_owned();
+    assert!(!caps(bundle("")).contains(&cap) && caps(bundle("x")).contains(&cap));
 }
 
 #[test]

@@ -281,10 +281,12 @@ impl From<Git> for State {
             op.caps.insert(Cap::SOURCE_GIT_MTIME);
         }
         if let Some(bundle) = git.bundle {
-            op.attr("git.bundle", bundle.url);
+            if !bundle.url.is_empty() {
+                op.attr("git.bundle", bundle.url);
+                op.caps.insert(Cap::SOURCE_GIT_BUNDLE);
+            }
             op.attr_some("oci.session", bundle.session);
             op.attr_some("oci.store", bundle.store);
-            op.caps.insert(Cap::SOURCE_GIT_BUNDLE);
         }
         if let Some(signature) = git.signature {
             op.attr_some("git.sig.pubkey", signature.public_key);

@@ -106,8 +106,8 @@ impl From<Http> for State {
             op.caps.insert(Cap::SOURCE_HTTP_HEADER);
         }
         if let Some((key, signature)) = http.signature {
-            op.attr("http.sig.pubkey", key);
-            op.attr("http.sig.signature", signature);
+            op.attr_some("http.sig.pubkey", key);
+            op.attr_some("http.sig.signature", signature);
             op.caps.insert(Cap::SOURCE_HTTP_SIGNATUREVERIFY);
         }
         op.state(http.constraints, http.site)
