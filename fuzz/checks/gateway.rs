@@ -55,14 +55,10 @@ fn items(mut script: &[u8]) -> Vec<Item> {
 }
 
 fn run(program: impl Future<Output = ()>) {
-    thread_local! {
-        static RUNTIME: tokio::runtime::Runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    }
-    RUNTIME.with(|runtime| {
-        let bounded = async { tokio::time::timeout(Duration::from_secs(8), program).await };
-        runtime.block_on(bounded).expect("a build that ends");
-    });
+    // A runtime for each input: what a call leaves running ends with it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let bounded = async { tokio::time::timeout(Duration::from_secs(8), program).await };
+    runtime.block_on(bounded).expect("a build that ends");
 }
 
 /// What went wrong is told, and can be told to others.

@@ -214,6 +214,28 @@ async fn f25_progress_that_fails_never_decides_a_build() {
     }
 }
 
+#[tokio::test]
+async fn f24_what_a_daemon_says_in_errors_is_safe_to_show() {
+    const SAID: &str = "\u{1b}]0;owned\u{7}\u{1b}[2Jno such\u{202e} file\u{9b}31m\r\nsecond\tline\u{0}\u{8}";
+    let harmless = |text: &str| {
+        !text
+            .chars()
+            .any(|c| c.is_control() && !matches!(c, '\n' | '\t') || ('\u{202a}'..='\u{202e}').contains(&c))
+    };
+    let fake = FakeBuildKit::script()
+        .on_solve(|_| async { Err(Status::unknown(SAID)) })
+        .on_disk_usage(|_| async { Err(Status::internal(SAID)) })
+        .start();
+    let client = fake.client();
+    let solve = client.solve(dockerfile()).await.unwrap_err();
+    let call = client.disk_usage(buildkit_client::control::UsageQuery::default()).await.unwrap_err();
+    for error in [solve, call] {
+        let report = error.report();
+        assert!(report.ends_with("no such file\nsecond\tline"), "{report:?}");
+        assert!(harmless(&report) && harmless(&error.to_string()), "{report:?}");
+    }
+}
+
 /// What a daemon says about an error beside its words: nobody panics when that is no base64.
 #[tokio::test]
 async fn f24_details_of_errors_that_cannot_be_read_are_left_out() {

@@ -131,7 +131,8 @@ async fn supervise(
             }
         }
     };
-    let stderr = String::from_utf8_lossy(&tail).trim().to_owned();
+    // Some of it may come from the far side: a banner of an SSH server.
+    let stderr = crate::progress::clean_lines(String::from_utf8_lossy(&tail).trim()).into_owned();
     let _ = outcome.send(Some(Outcome { status, stderr }));
 }
 

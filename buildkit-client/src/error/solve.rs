@@ -356,9 +356,10 @@ impl fmt::Display for RpcError {
 
 impl std::error::Error for RpcError {}
 
-/// A peer's text as errors show it: bounded, and without the credentials that may be in it.
+/// A peer's text as errors show it: bounded, without what a terminal would obey, and without the credentials that may be
+/// in it.
 pub(crate) fn shown(text: &str) -> String {
-    crate::redact::text(&bounded(text)).into_owned()
+    crate::redact::text(&crate::progress::clean_lines(&bounded(text))).into_owned()
 }
 
 /// A text of bounded length: a peer may send megabytes.

@@ -40,7 +40,7 @@ pub use display::{Display, InvalidMode, Mode, auto, plain, quiet, rawjson, tty};
 pub use event::{Event, SolveStatus, Vertex, VertexLog, VertexStatus, VertexWarning};
 use queue::Queue;
 pub use report::{Reporter, Step};
-pub(crate) use sanitize::line as one_line;
+pub(crate) use sanitize::{line as one_line, lines as clean_lines};
 pub use several::Several;
 pub(crate) use text::hex;
 
