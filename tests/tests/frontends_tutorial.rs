@@ -35,14 +35,18 @@ fn blocks(language: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_guide_shows_the_code_of_the_example() {
+fn the_guide_shows_the_whole_code_of_the_example() {
     let read =
         |name: &str| std::fs::read_to_string(root().join("examples/package-frontend").join(name)).unwrap();
     let code = read("frontend.rs") + &read("main.rs");
     let shown = blocks("rs");
-    assert!(shown.len() > 5, "the guide shows {} parts of it", shown.len());
-    for block in shown {
-        assert!(code.contains(&block), "this is not in examples/package-frontend:\n{block}");
+    for block in &shown {
+        assert!(code.contains(block), "this is not in examples/package-frontend:\n{block}");
+    }
+    let shown: BTreeSet<&str> = shown.iter().flat_map(|block| block.lines()).collect();
+    let is_code = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with("//");
+    for line in code.lines().filter(is_code) {
+        assert!(shown.contains(line), "this is not in docs/guide/frontends.md:\n{line}");
     }
 }
 
