@@ -141,6 +141,12 @@ impl From<RequestError> for Error {
     }
 }
 
+impl From<crate::docker_config::DockerConfigError> for Error {
+    fn from(error: crate::docker_config::DockerConfigError) -> Self {
+        RequestError::Attachment { what: "registry credentials", source: error.into() }.into()
+    }
+}
+
 impl From<LocalError> for Error {
     fn from(error: LocalError) -> Self {
         Self::Local(Box::new(error))
