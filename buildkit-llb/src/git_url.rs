@@ -158,8 +158,7 @@ impl GitUrl {
         }
         let (rest, fragment) = match rest.split_once('#') {
             Some((rest, fragment)) => {
-                let fragment = percent_decode(fragment, false).ok_or(Error::Malformed("bad escape"))?;
-                (rest, Some(text("fragment", fragment)?))
+                (rest, Some(percent_decode(fragment, false).ok_or(Error::Malformed("bad escape"))?))
             }
             None => (rest, None),
         };
@@ -176,6 +175,7 @@ impl GitUrl {
             None => (None, authority),
         };
         let host = parse_host(scheme, host)?;
+        let lossy = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let user = match userinfo {
             None => None,
             Some(text) => {
@@ -192,6 +192,13 @@ impl GitUrl {
             }
         };
         let decoded = percent_decode(raw_path, false).ok_or(Error::Malformed("bad escape in the path"))?;
+        let web = matches!(scheme, Scheme::Http | Scheme::Https);
+        // What cannot be text is a mistake in a git remote, and no matter in the address of a file.
+        let is_file = web && !decoded.ends_with(b".git");
+        let as_text = |key, bytes| if is_file { Ok(lossy(bytes)) } else { utf8(key, bytes) };
+        let fragment = fragment.map(|fragment| as_text("fragment", fragment)).transpose()?;
+        let escaped_host = percent_encode(&host, b"-_.~!$&'()*+,;=:[]<>\"");
+        let host = as_text("host", host)?;
         let mut remote = format!("{scheme_text}://");
         if let Some((name, password)) = &user {
             remote.push_str(&percent_encode(name, b"-_.~$&+,;="));
@@ -203,7 +210,7 @@ impl GitUrl {
         } else if host.is_empty() && raw_path.is_empty() {
             remote.truncate(scheme_text.len() + 1);
         }
-        remote.push_str(&percent_encode(host.as_bytes(), b"-_.~!$&'()*+,;=:[]<>\""));
+        remote.push_str(&escaped_host);
         if raw_path.bytes().all(is_raw_path_byte) {
             remote.push_str(raw_path);
         } else {
@@ -212,13 +219,12 @@ impl GitUrl {
         if query == Some("") {
             remote.push('?');
         }
-        let lossy = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok(Self {
             scheme,
             user: user.map(|(name, password)| (lossy(name), password.map(lossy))),
             host,
             path: lossy(decoded),
-            query: parse_query(query.unwrap_or_default())
+            query: parse_query(query.unwrap_or_default(), as_text)
                 .filter_map(Result::transpose)
                 .collect::<Result<_, _>>()?,
             fragment: fragment.map(|fragment| Fragment::parse(&fragment)),
@@ -253,7 +259,7 @@ impl GitUrl {
             user: Some((user.to_owned(), None)),
             host: host.to_owned(),
             path: repo.to_owned(),
-            query: parse_query(query).map(|pair| pair.ok().flatten()).collect::<Option<_>>()?,
+            query: parse_query(query, utf8).map(|pair| pair.ok().flatten()).collect::<Option<_>>()?,
             fragment: fragment.filter(|f| !f.is_empty()).map(Fragment::parse),
             remote: format!("{user}@{host}:{repo}"),
         })
@@ -422,8 +428,11 @@ fn flag(key: &'static str, value: &str) -> Result<bool, Error> {
 type Pair = (String, Option<String>);
 
 /// The pairs of a query; `None` for each that cannot be read.
-fn parse_query(query: &str) -> impl Iterator<Item = Result<Option<Pair>, Error>> {
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+fn parse_query(
+    query: &str,
+    text: impl Fn(&'static str, Vec<u8>) -> Result<String, Error>,
+) -> impl Iterator<Item = Result<Option<Pair>, Error>> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(move |pair| {
         let (key, value) = pair.split_once('=').map_or((pair, None), |(key, value)| (key, Some(value)));
         let (Some(key), value) = (percent_decode(key, true), value.map(|value| percent_decode(value, true)))
         else {
@@ -436,7 +445,7 @@ fn parse_query(query: &str) -> impl Iterator<Item = Result<Option<Pair>, Error>>
     })
 }
 
-fn text(key: &'static str, bytes: Vec<u8>) -> Result<String, Error> {
+fn utf8(key: &'static str, bytes: Vec<u8>) -> Result<String, Error> {
     String::from_utf8(bytes).map_err(|error| Error::InvalidValue {
         key,
         value: String::from_utf8_lossy(error.as_bytes()).into_owned(),
@@ -444,7 +453,7 @@ fn text(key: &'static str, bytes: Vec<u8>) -> Result<String, Error> {
     })
 }
 
-fn parse_host(scheme: Scheme, host: &str) -> Result<String, Error> {
+fn parse_host(scheme: Scheme, host: &str) -> Result<Vec<u8>, Error> {
     let mut zone = None;
     let port = match host.rfind('[') {
         Some(1..) => return Err(Error::Malformed("'[' inside of the host")),
@@ -483,7 +492,7 @@ fn parse_host(scheme: Scheme, host: &str) -> Result<String, Error> {
     if !host.bytes().all(ok) {
         return Err(Error::Malformed("invalid character in the host"));
     }
-    text("host", percent_decode(host, false).ok_or(bad)?)
+    percent_decode(host, false).ok_or(bad)
 }
 
 fn is_userinfo_byte(b: u8) -> bool {
@@ -650,6 +659,8 @@ mod tests {
                 "invalid submodules value: \"z\" (expected true or false)",
             ),
             ("https://h/x.git#%ff", true, "invalid fragment value: \"\u{fffd}\" (expected UTF-8)"),
+            ("git://h%ff/x", true, "invalid host value: \"h\u{fffd}\" (expected UTF-8)"),
+            ("https://h%ff/x?%ff=1#%ff", false, "not a git remote"),
             ("https://github.com/moby/buildkit", false, "not a git remote"),
             ("./x.git", false, "not a git remote"),
             ("file:///x.git", false, "file: git remotes are http, https, ssh or git"),
