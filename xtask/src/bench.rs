@@ -28,7 +28,15 @@ pub(crate) fn run(options: &Options) -> Result {
             println!("\n== {} {}", package.name, bench.name);
             let mut command = cargo();
             let how = if options.test { "test" } else { "bench" };
-            command.args([how, "--quiet", "--package", &package.name, "--bench", &bench.name]);
+            command.args([
+                how,
+                "--quiet",
+                "--all-features",
+                "--package",
+                &package.name,
+                "--bench",
+                &bench.name,
+            ]);
             show(&mut command)?;
             ran += 1;
         }
