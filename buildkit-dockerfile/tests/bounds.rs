@@ -1,4 +1,4 @@
-//! Hostile Dockerfiles take memory and time in proportion to their size, whatever they are made of.
+//! Hostile Dockerfiles and ignore files take memory and time in proportion to their size, whatever they are made of.
 //!
 //! Each shape runs in a process of its own, as the peak of a process is what the system can tell.
 #![cfg(target_os = "linux")]
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use buildkit_dockerfile::Dockerfile;
 use buildkit_dockerfile::lower::{ImageRequest, Options, ResolveError, ResolvedImage, Resolver};
+use buildkit_fsutil::pattern::{PatternMatcher, read_ignore};
 use buildkit_llb::Platform;
 use futures::executor::block_on;
 
@@ -35,7 +36,7 @@ impl Resolver for Images {
     }
 }
 
-/// A Dockerfile: a head, then as many pieces as fit, each made from its number, then a foot.
+/// A file: a head, then as many pieces as fit, each made from its number, then a foot.
 struct Shape {
     name: &'static str,
     head: &'static str,
@@ -144,6 +145,33 @@ const SHAPES: &[Shape] = &[
     shape("odd casing", "FROM a\n", |out, _| out.push_str("run x\nRUN x\n"), ""),
 ];
 
+/// The same for ignore files.
+const IGNORE_SHAPES: &[Shape] = &[
+    shape("ignored names", "", |out, _| out.push_str("a\n"), ""),
+    shape("ignored wildcards", "", |out, _| out.push_str("*\n"), ""),
+    shape("ignored trees", "", |out, _| out.push_str("**/a/**\n"), ""),
+    shape(
+        "lines of wildcards",
+        "",
+        |out, _| out.push_str("*a?a*a?a*a?a*a?a*a?a*a?a*a?a*a?a*a?a*a?a*a?a\n"),
+        "",
+    ),
+    shape("lines of sets", "", |out, _| out.push_str("[a-z][^b][a-z][^b][a-z][^b][a-z][^b][a-z][^b]\n"), ""),
+    shape(
+        "lines of named sets",
+        "",
+        |out, _| out.push_str("\\w\\d\\s\\W\\w\\d\\s\\W\\w\\d\\s\\W\\w\\d\\s\\W\n"),
+        "",
+    ),
+    shape("a set a line", "", |out, n| line(out, format_args!("[{n}-{}]{n}[^{n}]", n % 10)), ""),
+    shape("repetitions", "", |out, _| out.push_str("[a]{1000}[a]{1000}[a]{1000}[a]{1000}[a]{1000}\n"), ""),
+    shape("long lines of a name", "", |out, _| line(out, format_args!("{:x>60000}", "")), ""),
+];
+
+fn shapes() -> impl Iterator<Item = &'static Shape> {
+    SHAPES.iter().chain(IGNORE_SHAPES)
+}
+
 /// At most `pieces` pieces and about `size` bytes.
 fn source(shape: &Shape, pieces: usize, size: usize) -> String {
     let mut text = String::with_capacity(size + 4096);
@@ -179,11 +207,18 @@ fn work(text: &str) {
     }
 }
 
-/// Run by the other test, in a process of its own.
+fn ignore(text: &str) {
+    let Ok(patterns) = read_ignore(text.as_bytes()) else { return };
+    let Ok(matcher) = PatternMatcher::new(&patterns) else { return };
+    let _ = matcher.matches_or_parent_matches("some/file.of/the/context");
+}
+
+/// Run by the other tests, in a process of its own.
 #[test]
 fn one_shape() {
     let Ok(name) = std::env::var("DOCKERFILE_SHAPE") else { return };
-    let shape = SHAPES.iter().find(|shape| shape.name == name).expect("a known shape");
+    let shape = shapes().find(|shape| shape.name == name).expect("a known shape");
+    let work = if IGNORE_SHAPES.iter().any(|shape| shape.name == name) { ignore } else { work };
     let number = |name| std::env::var(name).expect("a number").parse().expect("a number");
     let text = source(shape, number("DOCKERFILE_PIECES"), number("DOCKERFILE_SIZE"));
     let (before, started) = (status("VmRSS:"), Instant::now());
@@ -224,7 +259,7 @@ fn measure(shape: &Shape, pieces: usize, size: usize) -> Measured {
 #[test]
 fn the_most_that_is_accepted_is_bounded() {
     let mut broken = Vec::new();
-    for shape in SHAPES {
+    for shape in shapes() {
         let half = measure(shape, 32_000, 2 << 20);
         let whole = measure(shape, 64_000, 2 << 20);
         println!(
@@ -246,7 +281,7 @@ fn the_most_that_is_accepted_is_bounded() {
 #[test]
 fn memory_grows_with_the_file() {
     let mut broken = Vec::new();
-    for shape in SHAPES {
+    for shape in shapes() {
         let one = measure(shape, usize::MAX, 1 << 20);
         let two = measure(shape, usize::MAX, 2 << 20);
         println!("{:<28} {:>10} {:>10} {:?} {:?}", shape.name, one.memory, two.memory, one.time, two.time);

@@ -293,19 +293,24 @@ impl std::error::Error for PatternError {}
 /// The longest line an ignore file may have, in bytes without its end.
 pub const MAX_IGNORE_LINE: usize = 65_535;
 
+/// The most patterns that an ignore file may have. Without a limit a file of one-byte lines would take a hundred times
+/// its size once it is compiled, and it comes from whoever made the context.
+pub const MAX_IGNORE_PATTERNS: usize = 1 << 16;
+
 /// Reads a `.dockerignore` file into patterns for [`PatternMatcher::new`], in order.
 ///
 /// A byte order mark is dropped; lines whose first byte is `#` are comments; white space around a line is dropped;
 /// a leading `/` means the root of the context. Bytes that are not UTF-8 become U+FFFD, one for one.
 ///
 /// # Errors
-/// [`IgnoreFileError`] when a line is longer than [`MAX_IGNORE_LINE`].
+/// [`IgnoreFileError`] when a line is longer than [`MAX_IGNORE_LINE`], or there are more patterns than
+/// [`MAX_IGNORE_PATTERNS`].
 pub fn read_ignore(file: &[u8]) -> Result<Vec<String>, IgnoreFileError> {
     let mut patterns = Vec::new();
     let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
     for (index, line) in file.split(|byte| *byte == b'\n').enumerate() {
         if line.len() > MAX_IGNORE_LINE {
-            return Err(IgnoreFileError { line: index + 1 });
+            return Err(IgnoreFileError { line: index + 1, kind: IgnoreFileErrorKind::LongLine });
         }
         if line.starts_with(b"#") {
             continue;
@@ -313,10 +318,14 @@ pub fn read_ignore(file: &[u8]) -> Result<Vec<String>, IgnoreFileError> {
         let line = decode(line);
         let line = line.trim();
         let (text, mark) = line.strip_prefix('!').map_or((line, ""), |rest| (rest.trim(), "!"));
+        if text.is_empty() && mark.is_empty() {
+            continue;
+        }
+        if patterns.len() == MAX_IGNORE_PATTERNS {
+            return Err(IgnoreFileError { line: index + 1, kind: IgnoreFileErrorKind::ManyPatterns });
+        }
         if text.is_empty() {
-            if !mark.is_empty() {
-                patterns.push(mark.to_owned());
-            }
+            patterns.push(mark.to_owned());
             continue;
         }
         let cleaned = clean(text);
@@ -326,16 +335,34 @@ pub fn read_ignore(file: &[u8]) -> Result<Vec<String>, IgnoreFileError> {
     Ok(patterns)
 }
 
-/// A line of an ignore file is longer than [`MAX_IGNORE_LINE`].
+/// A line of an ignore file is longer than [`MAX_IGNORE_LINE`], or has one pattern more than [`MAX_IGNORE_PATTERNS`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IgnoreFileError {
     /// The line, counted from 1.
     pub line: usize,
+    kind: IgnoreFileErrorKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IgnoreFileErrorKind {
+    LongLine,
+    ManyPatterns,
 }
 
 impl fmt::Display for IgnoreFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ignore file: line {} is longer than {MAX_IGNORE_LINE} bytes", self.line)
+        let line = self.line;
+        match self.kind {
+            IgnoreFileErrorKind::LongLine => {
+                write!(f, "ignore file: line {line} is longer than {MAX_IGNORE_LINE} bytes")
+            }
+            IgnoreFileErrorKind::ManyPatterns => {
+                write!(
+                    f,
+                    "ignore file: line {line} has one pattern more than the {MAX_IGNORE_PATTERNS} that are read"
+                )
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Patterns: what matches what, what is refused, and how an ignore file is read.
 
-use buildkit_fsutil::pattern::{MatchInfo, PatternError, PatternMatcher, read_ignore};
+use buildkit_fsutil::pattern::{MAX_IGNORE_PATTERNS, MatchInfo, PatternError, PatternMatcher, read_ignore};
 
 fn matcher(patterns: &str) -> PatternMatcher {
     PatternMatcher::new(patterns.split(' ')).expect("patterns of a test are good")
@@ -188,6 +188,21 @@ fn overlong_ignore_line_is_named() {
     let error = read_ignore(&file).unwrap_err();
     assert_eq!(error.line, 2);
     assert!(error.to_string().contains("line 2"));
+}
+
+#[test]
+fn the_first_pattern_too_many_is_named() {
+    let mut file = "# patterns\n\na\n!\n".to_owned();
+    file.push_str(&"b\n".repeat(MAX_IGNORE_PATTERNS - 2));
+    file.push_str("  \n# no pattern\n");
+    assert_eq!(read_ignore(file.as_bytes()).unwrap().len(), MAX_IGNORE_PATTERNS);
+    file.push('!');
+    let error = read_ignore(file.as_bytes()).unwrap_err();
+    assert_eq!(error.line, 4 + MAX_IGNORE_PATTERNS - 2 + 3);
+    assert_eq!(
+        error.to_string(),
+        format!("ignore file: line {} has one pattern more than the 65536 that are read", error.line)
+    );
 }
 
 /// Walking from the top with recorded parents gives what asking for each path alone gives.
