@@ -6,6 +6,8 @@ use std::io::{self, Read as _};
 use buildkit_llb::{EnvList, Git, Http, State};
 use bytes::Bytes;
 use futures::channel::oneshot;
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
 use crate::Dockerfile;
 use crate::error::{Error, ErrorKind, Result};
@@ -227,8 +229,9 @@ fn actor_time(actor: &str) -> Option<Timestamp> {
 /// Archives are looked at up to so many unpacked bytes.
 const MAX_UNPACKED: u64 = 4 << 30;
 
-/// The latest time of a regular file in a tar archive, which may be compressed with gzip. Unpacking can take a
-/// while, so it has a thread of its own.
+/// The latest time of a regular file in a tar archive, which may be compressed with gzip, bzip2 or zstd (not with xz:
+/// the reference runs a program for that one, which its images do not have). Unpacking can take a while, so it has a
+/// thread of its own.
 async fn newest_in_archive(archive: Bytes) -> Result<Option<i64>> {
     let (answer, newest) = oneshot::channel();
     let content = archive.clone();
@@ -244,10 +247,13 @@ async fn newest_in_archive(archive: Bytes) -> Result<Option<i64>> {
 }
 
 fn newest_in_tar(archive: &[u8]) -> Result<Option<i64>> {
-    let unpacked: &mut dyn io::Read = if archive.starts_with(&[0x1f, 0x8b]) {
-        &mut flate2::read::MultiGzDecoder::new(archive)
-    } else {
-        &mut { archive }
+    let unpacked: &mut dyn io::Read = match archive {
+        [0x1f, 0x8b, ..] => &mut flate2::read::MultiGzDecoder::new(archive),
+        [b'B', b'Z', b'h', ..] => &mut bzip2::read::MultiBzDecoder::new(archive),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+            &mut Zstd { rest: archive, frame: None }
+        }
+        _ => &mut { archive },
     };
     let mut unpacked = unpacked.take(MAX_UNPACKED);
     let newest = newest_of(&mut unpacked);
@@ -257,6 +263,44 @@ fn newest_in_tar(archive: &[u8]) -> Result<Option<i64>> {
     }
     // What is no archive has no time.
     Ok(newest.ok().flatten())
+}
+
+/// Zstandard frames one after the other.
+struct Zstd<'a> {
+    rest: &'a [u8],
+    frame: Option<StreamingDecoder<&'a [u8], FrameDecoder>>,
+}
+
+impl io::Read for Zstd<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(frame) = &mut self.frame {
+                let read = frame.read(buffer)?;
+                if read > 0 || buffer.is_empty() {
+                    return Ok(read);
+                }
+                if let Some(frame) = self.frame.take() {
+                    self.rest = frame.into_inner();
+                }
+            }
+            if self.rest.is_empty() {
+                return Ok(0);
+            }
+            match StreamingDecoder::new(self.rest) {
+                Ok(frame) => self.frame = Some(frame),
+                // Holds what is of use to others: a number, its length, then so many bytes.
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => {
+                    let skipped = usize::try_from(length).ok().and_then(|length| length.checked_add(8));
+                    let rest = skipped.and_then(|skipped| self.rest.get(skipped..));
+                    self.rest = rest.ok_or(io::ErrorKind::UnexpectedEof)?;
+                }
+                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+            }
+        }
+    }
 }
 
 /// The latest time of a regular file in a tar archive.
@@ -295,6 +339,7 @@ fn newest_of(archive: &mut dyn io::Read) -> io::Result<Option<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ruzstd::encoding::CompressionLevel;
 
     #[test]
     fn the_committer_has_time_and_zone() {
@@ -321,6 +366,18 @@ mod tests {
         io::Write::write_all(&mut packed, &archive).unwrap();
         let packed = Bytes::from(packed.finish().unwrap());
         assert_eq!(futures::executor::block_on(newest_in_archive(packed)).unwrap(), Some(20));
+        let mut packed = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::default());
+        io::Write::write_all(&mut packed, &archive).unwrap();
+        assert_eq!(newest_in_tar(&packed.finish().unwrap()).unwrap(), Some(20));
+        let zstd = |part: &[u8]| ruzstd::encoding::compress_to_vec(part, CompressionLevel::Fastest);
+        let (front, back) = archive.split_at(900);
+        let other = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0], b"xyz".as_slice()].concat();
+        for packed in [zstd(&archive), [other.clone(), zstd(front), other.clone(), zstd(back)].concat()] {
+            assert_eq!(newest_in_tar(&packed).unwrap(), Some(20));
+            // What is cut short is no archive.
+            assert_eq!(newest_in_tar(&packed[..packed.len() / 2]).unwrap(), None);
+        }
+        assert_eq!(newest_in_tar(&other[..10]).unwrap(), None);
         assert_eq!(newest_in_tar(b"no archive").unwrap(), None);
     }
 }
