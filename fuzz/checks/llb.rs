@@ -59,13 +59,24 @@ pub(crate) fn image_ref(data: &[u8]) {
     }
 }
 
-/// A git remote that was understood is understood again, and never grows a query or a fragment.
+/// A git remote that was understood is understood again, unless it names nothing, and never grows a query or a fragment.
 pub(crate) fn git_url(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(url) = GitUrl::parse(&text) {
-        let again = GitUrl::parse(&url.remote).unwrap_or_else(|error| panic!("{:?}: {error}", url.remote));
-        assert_eq!((again.scheme, &again.host, &again.path), (url.scheme, &url.host, &url.path), "{text:?}");
-        assert!(again.query.is_empty() && again.fragment.is_none());
+        if url.user.is_none() && url.host.is_empty() && url.path.is_empty() {
+            // Go writes the URL of nothing so, and its remote is part of what is hashed. It is understood no more.
+            let written = url.remote.trim_end_matches('?');
+            assert!(["http:", "https:", "ssh:", "git:"].contains(&written), "{text:?} is {:?}", url.remote);
+        } else {
+            let again =
+                GitUrl::parse(&url.remote).unwrap_or_else(|error| panic!("{:?}: {error}", url.remote));
+            assert_eq!(
+                (again.scheme, &again.host, &again.path),
+                (url.scheme, &url.host, &url.path),
+                "{text:?}"
+            );
+            assert!(again.query.is_empty() && again.fragment.is_none());
+        }
         let subdir = url.fragment.map(|fragment| fragment.subdir).unwrap_or_default();
         assert!(subdir.split('/').all(|part| part != ".."), "{subdir:?} leaves the repository");
     }
