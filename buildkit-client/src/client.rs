@@ -438,9 +438,33 @@ impl Client {
         Error::rpc(name, status)
     }
 
+    /// Waits until a link that carries a build or a session is found dead in either direction, and says why.
+    pub(crate) async fn cut_off(&self, link: &Link) -> (String, Option<BoxError>) {
+        let Liveness { dead_after, health_answer, .. } = self.0.liveness;
+        tokio::select! {
+            biased;
+            end = link.ended() => {
+                let source = boxed(&end);
+                (end.reason, source)
+            }
+            () = link.silent_for(dead_after) => {
+                (format!("no byte from the daemon for {} s", dead_after.as_secs_f32()), None)
+            }
+            () = self.unheard(link) => {
+                let silent = link.silent();
+                let more = if silent < health_answer {
+                    ": the daemon does not hear us".to_owned()
+                } else {
+                    format!(", and no byte from the daemon for {:.0} s", silent.as_secs_f32())
+                };
+                (format!("no answer to a health check{more}"), None)
+            }
+        }
+    }
+
     /// Waits until the daemon is found not to hear us although we hear it: a health call stays without answer. While
     /// much is on its way in either direction the call may wait behind it, and nothing follows from that.
-    pub(crate) async fn unheard(&self, link: &Link) {
+    async fn unheard(&self, link: &Link) {
         const MUCH: u64 = 256 * 1024;
         let liveness = &self.0.liveness;
         let patience = liveness.dead_after.saturating_sub(liveness.health_every).max(liveness.health_answer);
@@ -546,7 +570,7 @@ pub(crate) async fn broke_off(link: &Link, status: &Status) -> (String, Option<B
 }
 
 /// The end of a link as the source of an error.
-pub(crate) fn boxed(end: &LinkEnd) -> Option<BoxError> {
+fn boxed(end: &LinkEnd) -> Option<BoxError> {
     end.source.clone().map(|source| Box::new(source) as BoxError)
 }
 

@@ -15,7 +15,7 @@ use crate::error::{Error, RequestError};
 use crate::policy::SourceVerifier;
 use crate::request::{Local, Request, new_id, shared_key};
 use buildkit_fsutil::send::SendOptions;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -185,14 +185,10 @@ impl SessionBuilder {
         let Self { client, mut attached, offered } = self;
         attached.load().await?;
         let context = SessionContext::new(new_id());
-        let hosts = RegistryScope::Hosts(offered.more_registries.clone());
-        let scope = match &offered.registries {
-            Some(RegistryScope::Hosts(more)) => {
-                RegistryScope::Hosts(more.union(&offered.more_registries).cloned().collect())
-            }
-            Some(scope) => scope.clone(),
-            None => hosts,
-        };
+        let mut scope = offered.registries.clone().unwrap_or(RegistryScope::Hosts(BTreeSet::new()));
+        if let RegistryScope::Hosts(hosts) = &mut scope {
+            hosts.extend(offered.more_registries.iter().cloned());
+        }
         let key = offered.shared_key.clone().unwrap_or_else(|| shared_key(&offered.locals));
         let own = context.join(Offer {
             locals: Locals::open(offered.locals).await?,
@@ -258,11 +254,7 @@ async fn serve(
     tokio::select! {
         biased;
         end = &mut session => end.reason(),
-        end = link.ended() => end.reason,
-        () = link.silent_for(liveness.dead_after) => {
-            format!("no byte from the daemon for {} s", liveness.dead_after.as_secs_f32())
-        }
-        () = client.unheard(link) => "no answer to a health check: the daemon does not hear us".to_owned(),
+        (reason, _) = client.cut_off(link) => reason,
         () = context.health_lost(liveness.health_silence()) => {
             format!("no health check of the session for {} s", liveness.health_silence().as_secs_f32())
         }

@@ -2,7 +2,7 @@
 //! all watched at once.
 
 use super::{Plan, Solved, features, stores};
-use crate::client::{Client, REASON, boxed, broke_off, control};
+use crate::client::{Client, REASON, broke_off, control};
 use crate::connect::{Channel, Link, is_transport};
 use crate::error::{Error, LocalError, RequestError, SolveError, SolveErrorKind, Unsupported};
 use crate::export::{Export, Target};
@@ -319,7 +319,7 @@ impl Running<'_> {
         let mut answer = std::pin::pin!(answer);
         let mut hello = std::pin::pin!(self.client.introduce(self.link));
         let mut greeted = false;
-        let mut unheard = Box::pin(self.client.unheard(self.link));
+        let mut cut_off = Box::pin(self.client.cut_off(self.link));
         // A shared session sees to its health itself.
         let own = matches!(self.carrier, Carrier::Own(_));
         let mut session_ended: Option<String> = None;
@@ -348,23 +348,7 @@ impl Running<'_> {
                     // It may build without saying who it is.
                     _ => greeted = true,
                 },
-                end = self.link.ended() => {
-                    let source = boxed(&end);
-                    return Err(self.lost(end.reason, source));
-                }
-                () = self.link.silent_for(liveness.dead_after) => {
-                    let reason = format!("no byte from the daemon for {} s", liveness.dead_after.as_secs_f32());
-                    return Err(self.lost(reason, None));
-                }
-                () = &mut unheard => {
-                    let silent = self.link.silent();
-                    let reason = if silent < liveness.health_answer {
-                        "no answer to a health check: the daemon does not hear us".to_owned()
-                    } else {
-                        format!("no answer to a health check, and no byte from the daemon for {:.0} s", silent.as_secs_f32())
-                    };
-                    return Err(self.lost(reason, None));
-                }
+                (reason, source) = &mut cut_off => return Err(self.lost(reason, source)),
                 () = self.context.health_lost(liveness.health_silence()), if own => {
                     let limit = liveness.health_silence().as_secs_f32();
                     return Err(self.lost(format!("no health check of the session for {limit} s"), None));
