@@ -261,11 +261,7 @@ fn put_secret(out: &mut Writer, secret: &Secret, dest: &str) {
     out.bytes(3, dest);
     out.enumeration(6, pb::MountType::Secret);
     out.message(21, |out| {
-        out.bytes(1, &secret.id);
-        out.uint(2, secret.uid);
-        out.uint(3, secret.gid);
-        out.uint(4, secret.mode);
-        out.flag(5, secret.optional);
+        put_served(out, &secret.id, [secret.uid, secret.gid, secret.mode], secret.optional);
     });
 }
 
@@ -273,13 +269,16 @@ fn put_ssh(out: &mut Writer, ssh: &Ssh, at: usize) {
     out.int(1, -1);
     out.bytes(3, &*socket_path(ssh, at));
     out.enumeration(6, pb::MountType::Ssh);
-    out.message(22, |out| {
-        out.bytes(1, &ssh.id);
-        out.uint(2, ssh.uid);
-        out.uint(3, ssh.gid);
-        out.uint(4, ssh.mode);
-        out.flag(5, ssh.optional);
-    });
+    out.message(22, |out| put_served(out, &ssh.id, [ssh.uid, ssh.gid, ssh.mode], ssh.optional));
+}
+
+/// What a session serves, and to whom in the container: secrets and sockets have the same fields.
+fn put_served(out: &mut Writer, id: &str, access: [u32; 3], optional: bool) {
+    out.bytes(1, id);
+    for (field, number) in (2..).zip(access) {
+        out.uint(field, number);
+    }
+    out.flag(5, optional);
 }
 
 /// Where the socket that is the process's `at`-th is.
