@@ -1,30 +1,14 @@
 //! Details in which the reference is easily misread, each with the answer it gives.
 
+mod support;
+
 use buildkit_dockerfile::lower::{ImageRequest, Options, ResolveError, ResolvedImage, Resolver};
 use buildkit_dockerfile::{Dockerfile, build};
 use buildkit_frontend::Simulated;
 use buildkit_llb::Platform;
 use futures::executor::block_on;
 use serde_json::Value;
-
-struct Images;
-
-#[async_trait::async_trait]
-impl Resolver for Images {
-    async fn image(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
-        let config =
-            r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:00"]}}"#;
-        Ok(ResolvedImage {
-            reference: request.reference.clone(),
-            digest: format!("sha256:{}", "b".repeat(64)),
-            config: config.into(),
-        })
-    }
-}
-
-fn options() -> Options {
-    Options::default().session("sess").platform(&Platform::LINUX_AMD64)
-}
+use support::{Images, options};
 
 /// The rules that fire, with their first lines.
 fn fired(source: &str) -> Vec<(String, u32)> {

@@ -32,7 +32,6 @@ use buildkit_proto::{gateway, pb, worker};
 use buildkit_tests::fake::{Entry, FakeBuildKit, Faults, Script, Session};
 use buildkit_tests::oci::archive;
 use futures::StreamExt as _;
-use sha2::Digest as _;
 use tonic::{Code, Request, Status};
 
 fn dockerfile() -> Frontend {
@@ -203,8 +202,7 @@ async fn what_is_not_in_the_result_is_deleted_when_that_is_asked_for() {
 }
 
 fn digest(data: &[u8]) -> String {
-    let hex: String = sha2::Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    buildkit_llb::Digest::of(data).to_string()
 }
 
 fn on<T>(store: &str, message: T) -> Request<T> {

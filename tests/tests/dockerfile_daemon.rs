@@ -15,10 +15,10 @@ use buildkit_client::progress::{self, Event, Vertex};
 use buildkit_client::request::Frontend;
 use buildkit_client::{Client, Solve, Solved};
 use buildkit_frontend::{BuildResult, Gateway, Simulated, Solve as Nested, subrequest};
+use buildkit_llb::Digest;
 use buildkit_tests::daemon::{Daemon, Generation, Registry};
 use buildkit_tests::dockerfiles::{Case, Differences, REFUSED, World, cases, changes, described};
 use futures::StreamExt as _;
-use sha2::Digest as _;
 
 const DOCKERFILE: &str = "dockerfile.v0";
 
@@ -208,8 +208,7 @@ async fn built(solve: Solve) -> (Result<Solved, buildkit_client::Error>, BTreeMa
 
 /// What a vertex is called where it runs beside one of the same op that may be taken from the cache.
 fn ignoring_cache(digest: &str) -> String {
-    let hash = sha2::Sha256::digest(format!("{digest}-ignorecache"));
-    hash.iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    Digest::of(format!("{digest}-ignorecache").as_bytes()).to_string()
 }
 
 /// The names of the vertices that only one of two builds over one session has.

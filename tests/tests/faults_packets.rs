@@ -21,7 +21,6 @@ use buildkit_tests::fake::{FakeBuildKit, Session};
 use buildkit_tests::lag::Lag;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use sha2::{Digest as _, Sha256};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -396,8 +395,7 @@ async fn f37_devices_and_privileges_are_refused_unless_asked_for() {
 }
 
 fn sha256(content: &[u8]) -> String {
-    let digest = Sha256::digest(content);
-    digest.iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    buildkit_llb::Digest::of(content).to_string()
 }
 
 fn named<T>(store: &str, message: T) -> Request<T> {

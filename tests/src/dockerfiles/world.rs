@@ -128,8 +128,7 @@ impl World {
 
     /// Puts what is known now into a text.
     fn filled(&self, text: &str) -> String {
-        use sha2::Digest as _;
-        let sha: String = sha2::Sha256::digest(FILE).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = buildkit_llb::Digest::of(FILE.as_ref()).to_string();
         let (git, commit) = match &self.git {
             Some(git) => (git.url(), git.commit().to_owned()),
             None => Default::default(),
@@ -137,7 +136,7 @@ impl World {
         text.replace("%HTTP%", &format!("http://{}", self.http.address()))
             .replace("%GIT%", &git)
             .replace("%COMMIT%", &commit)
-            .replace("%SHA256%", &sha)
+            .replace("%SHA256%", digest.trim_start_matches("sha256:"))
             .replace("%REGISTRY%", &self.registry)
             .replace("%ONBUILD%", &format!("{ONBUILD}-{}", self.suffix))
             .replace("%BASE%", &format!("{BASE}-{}", self.suffix))
