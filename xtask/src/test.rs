@@ -12,7 +12,7 @@ use crate::deny;
 use crate::fail::{Context as _, Result};
 use crate::package;
 use crate::tidy;
-use crate::workspace::{cargo, output, show, target};
+use crate::workspace::{cargo, free_disk, output, show, target};
 
 /// What to leave out.
 #[derive(Debug, clap::Args)]
@@ -25,8 +25,13 @@ pub(crate) struct Options {
     keep: bool,
 }
 
+/// What a run from a clean checkout takes, with what incremental builds keep: with less, it is said at the start and
+/// again at the end, for a full disk shows itself as anything but that.
+const DISK: u64 = 16 << 30;
+
 /// Provisions, checks format, lints, rules, documentation and packages, and runs all tests.
 pub(crate) fn run(options: &Options) -> Result {
+    tell_free_disk();
     let mut steps = Steps::default();
     let provisioning = (!options.no_daemon).then(|| thread::spawn(provision));
     let checked = checks(&mut steps);
@@ -40,7 +45,18 @@ pub(crate) fn run(options: &Options) -> Result {
         buildkit::stop(&std::mem::take(&mut daemons.started))?;
     }
     steps.print();
+    if outcome.is_err() {
+        tell_free_disk();
+    }
     outcome
+}
+
+/// Warns of a disk that is or will be full.
+fn tell_free_disk() {
+    if let Some(free) = free_disk().filter(|free| *free < DISK) {
+        let [free, enough] = [free, DISK].map(|bytes| bytes >> 20);
+        println!("WARNING: {free} MiB are free on the disk; a run from nothing may take {enough} MiB");
+    }
 }
 
 /// Everything that needs no daemon, cheapest first.

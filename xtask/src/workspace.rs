@@ -65,7 +65,17 @@ pub(crate) fn packages() -> Result<Vec<Package>> {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    // A checkout of CI is compiled once: what would make the second time quicker is a third of the disk it takes.
+    if std::env::var_os("CI").is_some() && std::env::var_os("CARGO_INCREMENTAL").is_none() {
+        command.env("CARGO_INCREMENTAL", "0");
+    }
     command
+}
+
+/// How many bytes are free on the disk of the target directory, if that can be told.
+pub(crate) fn free_disk() -> Option<u64> {
+    let disk = rustix::fs::statvfs(root()).ok()?;
+    disk.f_bavail.checked_mul(disk.f_frsize)
 }
 
 /// Runs a command with its output shown; fails if it does.
