@@ -176,6 +176,9 @@ pub struct Request {
     /// Key under which the daemon keeps copies of local directories between builds; made from
     /// this host and the absolute paths when `None`.
     pub shared_key: Option<String>,
+    /// Options that the daemon reads itself, whatever it builds: `attest:sbom`, `attest:provenance`. A [`Frontend`] has
+    /// its own.
+    pub opts: BTreeMap<String, String>,
     /// Registries whose credentials the build may use, instead of those that it names; see
     /// [`RegistryScope`].
     pub registries: Option<RegistryScope>,
@@ -229,6 +232,7 @@ impl Request {
             compatibility_version: self.compatibility_version,
             entitlements: self.entitlements.iter().map(ToString::to_string).collect(),
             source_policy: self.policy.as_ref().map(|policy| policy.0.clone()),
+            frontend_attrs: self.opts.clone(),
             ..Default::default()
         };
         let mut sources = None;
@@ -239,7 +243,7 @@ impl Request {
             Input::Frontend(frontend) if frontend.name.is_empty() => return Err(RequestError::Empty),
             Input::Frontend(frontend) | Input::Gateway(frontend) => {
                 message.frontend.clone_from(&frontend.name);
-                message.frontend_attrs.clone_from(&frontend.opts);
+                message.frontend_attrs.extend(frontend.opts.clone());
                 for (name, input) in &frontend.inputs {
                     let definition = match input {
                         FrontendInput::State(state) => self.marshal(state, session.id())?,
@@ -307,7 +311,10 @@ impl Request {
         }
         let registries = match (&self.registries, sources) {
             (Some(scope), _) => scope.clone(),
-            (None, Some(sources)) => RegistryScope::Hosts(self.hosts(sources.registries)),
+            (None, Some(mut sources)) => {
+                hosts_of_options(&message, &mut sources.registries);
+                RegistryScope::Hosts(self.hosts(sources.registries))
+            }
             (None, None) => RegistryScope::Hosts(self.hosts(hosts_of_frontend(&message)?)),
         };
         Ok(Prepared {
@@ -447,15 +454,24 @@ fn make_reproducible(message: &mut control::SolveRequest, epoch: i64) {
 fn hosts_of_frontend(message: &control::SolveRequest) -> Result<BTreeSet<String>, RequestError> {
     // Where a frontend reads `alpine` it means Docker Hub.
     let mut hosts = BTreeSet::from([DOCKER_HUB.to_owned()]);
-    for (key, value) in &message.frontend_attrs {
-        // `context:ghcr.io/a/b` replaces an image by something else.
-        hosts_in(key.strip_prefix("context:").unwrap_or_default(), &mut hosts);
-        hosts_in(value, &mut hosts);
-    }
+    hosts_of_options(message, &mut hosts);
     for definition in message.frontend_inputs.values() {
         hosts.extend(Sources::of(definition)?.registries);
     }
     Ok(hosts)
+}
+
+/// Registries that options name: those of a frontend, and those that the daemon reads itself.
+fn hosts_of_options(message: &control::SolveRequest, hosts: &mut BTreeSet<String>) {
+    for (key, value) in &message.frontend_attrs {
+        // `context:ghcr.io/a/b` replaces an image by something else.
+        hosts_in(key.strip_prefix("context:").unwrap_or_default(), hosts);
+        hosts_in(value, hosts);
+        // Scanners are images, Docker Hub's unless they say otherwise.
+        if key == "attest:sbom" {
+            hosts.insert(DOCKER_HUB.to_owned());
+        }
+    }
 }
 
 /// Registries that a graph names; none where it cannot be read.
@@ -575,6 +591,21 @@ mod tests {
         }
         for host in ["gcr.io", "ghcr.io.evil.com", "e.org", "reg"] {
             assert!(!scope.allows(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn what_the_daemon_reads_of_a_graphs_options_is_sent_and_their_registries_may_be_used() {
+        let mut request = request(graph(&["docker-image://quay.io/o/app:3"]));
+        request.opts.insert("attest:sbom".into(), "generator=reg.corp/scanner:1".into());
+        let prepared = prepare(&request).unwrap();
+        assert_eq!(prepared.message.frontend_attrs, request.opts.clone().into_iter().collect());
+        for host in ["quay.io", "reg.corp", "docker.io"] {
+            assert!(prepared.registries.allows(host), "{host}");
+        }
+        request.opts.clear();
+        for host in ["reg.corp", "docker.io"] {
+            assert!(!prepare(&request).unwrap().registries.allows(host), "{host}");
         }
     }
 

@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::content::OciStore;
 use crate::debug::Look;
 use crate::dockerfile::Dockerfile;
-use crate::error::Error;
+use crate::error::{Error, RequestError};
 use crate::export::{Export, SessionExporter};
 use crate::policy::{Entitlement, Policy, SourceVerifier};
 use crate::progress::{CacheMetrics, Progress, VertexWarning};
@@ -72,9 +72,20 @@ struct Plan {
     /// Where the build stands in a trace.
     trace: Option<TraceContext>,
     chooser: Option<Arc<dyn SessionExporter>>,
+    /// Name of an input for which there is no frontend.
+    stray_input: Option<String>,
 }
 
 impl Plan {
+    /// Refuses what no request can express.
+    fn validate(&self) -> Result<(), RequestError> {
+        let Some(name) = &self.stray_input else { return Ok(()) };
+        Err(RequestError::option(
+            "input",
+            format!("{name:?} is for a frontend, and a graph is built without one"),
+        ))
+    }
+
     fn running(&self) -> String {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -100,6 +111,7 @@ impl Client {
             look: None,
             trace: None,
             chooser: None,
+            stray_input: None,
             request,
         };
         Solve { plan, progress: Progress::none() }
@@ -193,19 +205,22 @@ impl Solve {
         self
     }
 
-    /// Sets an option of the frontend. Graphs have none, so there it does nothing.
+    /// Sets an option of the frontend; of a graph, one that the daemon reads itself (`attest:provenance`).
     pub fn opt(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        if let Some(frontend) = self.frontend() {
-            frontend.opts.insert(key.into(), value.into());
-        }
+        let opts = match self.frontend() {
+            Some(frontend) => &mut frontend.opts,
+            None => &mut self.plan.request.opts,
+        };
+        opts.insert(key.into(), value.into());
         self
     }
 
-    /// Gives the frontend a graph under a name, in place of a directory such as `context`. Graphs
-    /// have no inputs, so there it does nothing.
+    /// Gives the frontend a graph under a name, in place of a directory such as `context`. A graph
+    /// takes no inputs: its build is refused.
     pub fn input(mut self, name: impl Into<String>, state: impl Into<State>) -> Self {
-        if let Some(frontend) = self.frontend() {
-            *frontend = std::mem::take(frontend).input(name, state);
+        match self.frontend() {
+            Some(frontend) => *frontend = std::mem::take(frontend).input(name, state),
+            None => self.plan.stray_input = Some(name.into()),
         }
         self
     }

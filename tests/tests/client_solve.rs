@@ -94,6 +94,16 @@ async fn a_missing_directory_is_found_before_anything_is_sent() {
 }
 
 #[tokio::test]
+async fn an_input_for_a_graph_is_refused_before_anything_is_sent() {
+    let fake = FakeBuildKit::script().start();
+    let graph = || buildkit_llb::image("alpine");
+    let error = fake.client().solve(graph()).input("context", graph()).await.unwrap_err();
+    assert!(matches!(&error, Error::Request(RequestError::Option { .. })), "{error:?}");
+    assert!(error.report().contains("\"context\""), "{}", error.report());
+    assert!(fake.solves().is_empty());
+}
+
+#[tokio::test]
 async fn a_failed_step_tells_its_exit_code_lines_and_last_words() {
     use buildkit_proto::rpc::Status as RpcStatus;
     use prost::Message as _;

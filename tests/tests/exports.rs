@@ -452,19 +452,22 @@ async fn attestations_come_when_they_are_asked_for() {
     let layout = Layout::from_dir(&plain);
     assert!(layout.only()["mediaType"].as_str().unwrap().contains("manifest.v1"), "no attestation, no index");
 
-    let attested = dir.path().join("attested");
-    let solve = client.solve(image("attested")).attest_provenance(Provenance::Max);
-    done(solve.export(Export::oci_dir(&attested))).await;
-    let layout = Layout::from_dir(&attested);
-    let index = layout.blob_json(&layout.only());
-    let attestation = index["manifests"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|entry| entry["annotations"]["vnd.docker.reference.type"] == "attestation-manifest");
-    let manifest = layout.blob_json(attestation.unwrap());
-    let statement = layout.blob_json(&manifest["layers"][0]);
-    assert!(statement["predicateType"].as_str().unwrap().starts_with("https://slsa.dev/provenance/"));
+    let graph = buildkit_llb::scratch().mkfile("/f", 0o644, "attested");
+    for (name, solve) in [("dockerfile", client.solve(image("attested"))), ("graph", client.solve(graph))] {
+        let attested = dir.path().join(name);
+        done(solve.attest_provenance(Provenance::Max).export(Export::oci_dir(&attested))).await;
+        let layout = Layout::from_dir(&attested);
+        let index = layout.blob_json(&layout.only());
+        let attestation = index["manifests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|entry| entry["annotations"]["vnd.docker.reference.type"] == "attestation-manifest");
+        let manifest = layout.blob_json(attestation.unwrap_or_else(|| panic!("{name}: {index}")));
+        let statement = layout.blob_json(&manifest["layers"][0]);
+        let kind = statement["predicateType"].as_str().unwrap();
+        assert!(kind.starts_with("https://slsa.dev/provenance/"), "{name}: {kind}");
+    }
 }
 
 #[tokio::test]

@@ -133,6 +133,17 @@ async fn a_scanner_writes_the_sbom_of_an_image() {
 }
 
 #[tokio::test]
+async fn a_graph_has_an_sbom_as_well() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let client = daemon.client().await;
+    let scanner = scanner(&daemon, &client).await;
+    let graph = buildkit_llb::scratch().mkfile("/a.pkg", 0o644, "a");
+    let found = scanned(client.solve(graph).attest_sbom_with(&scanner)).await;
+    let documents = found.values().next().unwrap();
+    assert_eq!(packages(&documents["sbom"]), ["./a.pkg"]);
+}
+
+#[tokio::test]
 async fn each_platform_has_its_sbom_and_our_frontend_has_them_made_as_the_daemons_does() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
     let client = daemon.client().await;

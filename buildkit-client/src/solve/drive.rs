@@ -97,6 +97,7 @@ async fn attempt(
     reporter: &Reporter,
     cancel: &CancellationToken,
 ) -> Result<Solved, Error> {
+    solve.validate()?;
     let started = Instant::now();
     let client = &solve.client;
     let shared = solve.session.as_ref();
