@@ -5,6 +5,7 @@
 use crate::error::RequestError;
 use crate::export::Compression;
 use crate::redact;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ pub struct CacheImport(pub(crate) Entry);
 
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    pub(crate) kind: &'static str,
+    pub(crate) kind: Cow<'static, str>,
     pub(crate) attrs: BTreeMap<String, String>,
     /// Directory on this side that the session serves.
     pub(crate) dir: Option<PathBuf>,
@@ -27,7 +28,7 @@ pub(crate) struct Entry {
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct(self.kind).field("attrs", &redact::Attributes(&self.attrs)).finish_non_exhaustive()
+        f.debug_struct(&self.kind).field("attrs", &redact::Attributes(&self.attrs)).finish_non_exhaustive()
     }
 }
 
@@ -44,8 +45,8 @@ impl fmt::Debug for CacheImport {
 }
 
 impl Entry {
-    fn new(kind: &'static str) -> Self {
-        Self { kind, attrs: BTreeMap::new(), dir: None }
+    fn new(kind: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind: kind.into(), attrs: BTreeMap::new(), dir: None }
     }
 
     fn set(&mut self, key: &str, value: impl Into<String>) {
@@ -60,8 +61,13 @@ impl Entry {
     }
 
     pub(crate) fn validate(&self, what: &'static str) -> Result<(), RequestError> {
-        match self.kind {
+        match &*self.kind {
+            "" => Err(RequestError::option(what, "the kind of the cache is missing")),
             "registry" => self.require("ref", what),
+            "local" if self.dir.is_none() => Err(RequestError::option(
+                what,
+                "a local cache needs a directory on this side: use LocalCache",
+            )),
             "local" => self.require(if what == "cache_to" { "dest" } else { "src" }, what),
             _ => Ok(()),
         }
@@ -377,6 +383,19 @@ cache! {
 export_options!(AzblobCache);
 import!(AzblobCache);
 
+cache! {
+    /// A cache of a kind that this crate has no word for, or whose settings are the daemon's own (such as the variables
+    /// `AWS_BUCKET` and `AWS_REGION` for `s3`): attributes are sent as they are.
+    CustomCache, "", {
+        /// A kind by its name.
+        pub fn new(kind: impl Into<String>) -> Self {
+            Self(Entry::new(kind.into()))
+        }
+    }
+}
+export_options!(CustomCache);
+import!(CustomCache);
+
 /// The name of a directory as a daemon sees it. It travels as a header, which takes ASCII only.
 fn store_name(dir: &Path) -> String {
     use sha2::Digest as _;
@@ -521,6 +540,18 @@ mod tests {
     fn secrets_are_not_shown() {
         let shown = format!("{:?}", CacheExport::from(S3Cache::new("b", "r").credentials("AKIA", "hunter2")));
         assert!(!shown.contains("hunter2") && !shown.contains("AKIA"), "{shown}");
+    }
+
+    #[test]
+    fn a_kind_without_a_word_is_sent_as_it_is() {
+        let cache = CustomCache::new("s3").attr("bucket", "b").max();
+        assert_eq!(shown(&CacheImport::from(cache.clone()).0), "s3 bucket=b mode=max");
+        CacheExport::from(cache).0.validate("cache_to").unwrap();
+        // What only looks like one that has a word is refused: there is no directory that could be served.
+        let local = CustomCache::new("local").attr("dest", "/x");
+        for cache in [local, CustomCache::new("")] {
+            assert!(CacheExport::from(cache).0.validate("cache_to").is_err());
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //!
 //! 1. the environment variable `DOCKER_AUTH_CONFIG`, which holds JSON;
 //! 2. the file named by `REGISTRY_AUTH_FILE`;
-//! 3. `config.json` in the directory `DOCKER_CONFIG`, else `~/.docker`.
+//! 3. `config.json` in the directory `DOCKER_CONFIG`, else `~/.docker`; where there is none, `.dockerconfigjson`, which
+//!    is what the file is called in a secret of Kubernetes.
 //!
 //! In a file the order is: the registry's own helper (`credHelpers`), the store for all (`credsStore`), the entry in
 //! `auths`. A `config.json` without any of these uses the store that Docker would: `pass` or `secretservice` on Linux,
@@ -116,7 +117,9 @@ impl DockerConfig {
         let home = || set(if cfg!(windows) { "USERPROFILE" } else { "HOME" }).map(PathBuf::from);
         let dir = set("DOCKER_CONFIG").map(PathBuf::from).or_else(|| Some(home()?.join(".docker")));
         if let Some(dir) = dir {
-            config.add_file(dir.join("config.json"), true)?;
+            let secret = dir.join(".dockerconfigjson");
+            let file = dir.join("config.json");
+            config.add_file(if !file.exists() && secret.exists() { secret } else { file }, true)?;
             config.dir = Some(dir);
         }
         Ok(config)

@@ -214,7 +214,7 @@ impl Request {
         for (at, cache) in self.cache_to.iter().enumerate() {
             cache.0.validate("cache_to")?;
             if self.cache_to.iter().take(at).any(|other| other.0 == cache.0) {
-                return Err(RequestError::Duplicate { what: "cache export", name: cache.0.kind.into() });
+                return Err(RequestError::Duplicate { what: "cache export", name: cache.0.kind.to_string() });
             }
         }
         for cache in &self.cache_from {
@@ -372,9 +372,9 @@ impl Request {
             control::CacheOptionsEntry { r#type: kind.to_owned(), attrs }
         };
         let imports: Vec<_> =
-            cache_from.iter().map(|cache| entry(cache.0.kind, cache.0.attrs.clone(), "dest")).collect();
+            cache_from.iter().map(|cache| entry(&cache.0.kind, cache.0.attrs.clone(), "dest")).collect();
         let exports: Vec<_> =
-            self.cache_to.iter().map(|cache| entry(cache.0.kind, cache.0.attrs.clone(), "src")).collect();
+            self.cache_to.iter().map(|cache| entry(&cache.0.kind, cache.0.attrs.clone(), "src")).collect();
         if matches!(self.input, Input::Frontend(_) | Input::Gateway(_)) && !imports.is_empty() {
             let list: Vec<_> = imports
                 .iter()

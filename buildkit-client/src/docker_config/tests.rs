@@ -70,6 +70,31 @@ async fn a_rotated_file_is_seen_and_a_broken_one_is_not_fatal() {
     assert_eq!(pair(&config, "a").await, some("old", "1"));
 }
 
+#[tokio::test]
+async fn a_secret_of_kubernetes_is_read_by_its_own_name_and_when_it_was_rotated() {
+    // As the kubelet mounts it: the file is a link through `..data`, which is exchanged as a whole.
+    let dir = tempfile::tempdir().unwrap();
+    let version = |name: &str, auth: &str| {
+        let folder = dir.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        let config = format!(r#"{{"auths":{{"a":{{"auth":"{auth}"}}}}}}"#);
+        std::fs::write(folder.join(".dockerconfigjson"), config).unwrap();
+        std::os::unix::fs::symlink(name, dir.path().join("..data_tmp")).unwrap();
+        std::fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+    };
+    version("..2026_01", "b2xkOjE=");
+    std::os::unix::fs::symlink("..data/.dockerconfigjson", dir.path().join(".dockerconfigjson")).unwrap();
+    let at = |name: &str| (name == "DOCKER_CONFIG").then(|| dir.path().as_os_str().to_owned());
+    let config = DockerConfig::load_with(&at).unwrap();
+    assert_eq!(pair(&config, "a").await, some("old", "1"));
+    version("..2026_02", "bmV3OjI=");
+    assert_eq!(pair(&config, "a").await, some("new", "2"));
+    // Docker's own name goes first.
+    std::fs::write(dir.path().join("config.json"), r#"{"auths":{"a":{"auth":"ZmlsZTpj"}}}"#).unwrap();
+    let config = DockerConfig::load_with(&at).unwrap();
+    assert_eq!(pair(&config, "a").await, some("file", "c"));
+}
+
 #[test]
 fn a_configuration_that_is_not_there_is_empty_and_a_broken_one_says_where() {
     let dir = tempfile::tempdir().unwrap();
