@@ -5,39 +5,53 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use buildkit_client::progress::Mode;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::fields::{Agent, Output, RegistryTls, Secret};
+use crate::fields::{agent, cache, mode, output, pair, registry_tls, seconds, secret};
+
+/// Of the flags that are about the daemon, in the help of both commands.
+const DAEMON: &str = "The daemon";
 
 /// Builds on a BuildKit daemon and pushes the image.
 #[derive(Debug, Parser)]
 #[command(name = "batch-job", version, after_help = crate::exit::HELP)]
 pub(crate) struct Args {
     /// The daemon, for example tcp://buildkitd:1234; without it the usual local sockets are tried
-    #[arg(long, global = true, env = "BUILDKIT_HOST", value_name = "ADDRESS")]
+    #[arg(long, global = true, help_heading = DAEMON, env = "BUILDKIT_HOST", hide_env_values = true, value_name = "ADDRESS")]
     pub(crate) addr: Option<String>,
 
     /// How long to wait for a daemon that is still starting, in seconds
-    #[arg(long, global = true, default_value = "60", value_name = "SECONDS", value_parser = seconds)]
-    pub(crate) wait: Duration,
+    #[arg(long, global = true, help_heading = DAEMON, default_value = "60", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Duration,
 
     /// Authority of the daemon's certificate (PEM)
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = DAEMON, value_name = "FILE")]
     pub(crate) tlscacert: Option<PathBuf>,
 
     /// Certificate of this client (PEM)
-    #[arg(long, global = true, value_name = "FILE", requires = "tlskey")]
+    #[arg(long, global = true, help_heading = DAEMON, value_name = "FILE", requires = "tlskey")]
     pub(crate) tlscert: Option<PathBuf>,
 
     /// Key of this client's certificate (PEM)
-    #[arg(long, global = true, value_name = "FILE", requires = "tlscert")]
+    #[arg(long, global = true, help_heading = DAEMON, value_name = "FILE", requires = "tlscert")]
     pub(crate) tlskey: Option<PathBuf>,
 
     /// Name in the daemon's certificate, where it is not the host of the address
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, help_heading = DAEMON, value_name = "NAME")]
     pub(crate) tlsservername: Option<String>,
 
     /// Folder with ca.pem, cert.pem and key.pem (or ca.crt, tls.crt and tls.key)
-    #[arg(long, global = true, value_name = "DIR", conflicts_with_all = ["tlscacert", "tlscert", "tlskey"])]
+    #[arg(long, global = true, help_heading = DAEMON, value_name = "DIR", conflicts_with_all = ["tlscacert", "tlscert", "tlskey"])]
     pub(crate) tlsdir: Option<PathBuf>,
+
+    // What buildctl has and a job does anyway, or has no use for.
+    #[arg(long = "wait", global = true, hide = true)]
+    _wait: bool,
+    #[arg(long = "debug", global = true, hide = true)]
+    _debug: bool,
+    #[arg(long = "log-format", global = true, hide = true, value_name = "FORMAT")]
+    _log_format: Option<String>,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -45,7 +59,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Build
+    /// Builds a Dockerfile, or whatever another frontend reads
+    #[command(visible_alias = "b", after_help = crate::exit::HELP)]
     Build(Box<Build>),
 }
 
@@ -64,29 +79,63 @@ pub(crate) struct Build {
     #[arg(long = "local", value_name = "NAME=DIR", value_parser = pair)]
     locals: Vec<(String, String)>,
 
-    /// Where the result goes: type=image,name=…,push=true; may be repeated
+    /// An OCI layout that the build may read, by name; may be repeated
+    #[arg(long = "oci-layout", value_name = "NAME=DIR", value_parser = pair)]
+    oci_layouts: Vec<(String, String)>,
+
+    /// Where the result goes: type=image,name=…,push=true; may be repeated. Without dest=FILE, an archive goes to
+    /// standard output
     #[arg(short, long = "output", value_name = "CSV", value_parser = output)]
     outputs: Vec<Output>,
 
-    /// A cache to read: type=registry,ref=… or type=local,src=DIR; may be repeated
-    #[arg(long = "import-cache", value_name = "CSV", value_parser = output)]
+    /// A cache to read: type=registry,ref=…, type=local,src=DIR, or one of gha, s3 and azblob; may be repeated
+    #[arg(long = "import-cache", value_name = "CSV", value_parser = cache)]
     pub(crate) cache_from: Vec<Output>,
 
-    /// A cache to write: type=registry,ref=…,mode=max, type=local,dest=DIR, or type=inline; may be repeated
-    #[arg(long = "export-cache", value_name = "CSV", value_parser = output)]
+    /// A cache to write: type=registry,ref=…,mode=max, type=local,dest=DIR, type=inline, or one of gha, s3 and
+    /// azblob; may be repeated
+    #[arg(long = "export-cache", value_name = "CSV", value_parser = cache)]
     pub(crate) cache_to: Vec<Output>,
 
     /// A secret for RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE; may be repeated
     #[arg(long = "secret", value_name = "CSV", value_parser = secret)]
     pub(crate) secrets: Vec<Secret>,
 
+    /// An ssh agent for RUN --mount=type=ssh: `default` alone is the one of SSH_AUTH_SOCK; may be repeated
+    #[arg(long = "ssh", value_name = "ID[=SOCKET[,raw=true]|KEY,…]", value_parser = agent)]
+    pub(crate) agents: Vec<Agent>,
+
+    /// What steps may do beyond the usual, if the daemon agrees: network.host, security.insecure; may be repeated
+    #[arg(long = "allow", value_name = "ENTITLEMENT")]
+    pub(crate) entitlements: Vec<String>,
+
+    /// Rules about the sources that a build may use (JSON)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) source_policy_file: Option<PathBuf>,
+
+    /// TLS towards a registry's token server: host=HOST,ca=FILE,cert=FILE,key=FILE; may be repeated
+    #[arg(long = "registry-auth-tlscontext", value_name = "CSV", value_parser = registry_tls)]
+    pub(crate) registry_tls: Vec<RegistryTls>,
+
     /// Run every step even where its result is cached
     #[arg(long)]
     pub(crate) no_cache: bool,
 
+    /// Send the network traffic of steps through a proxy that notes it for the provenance
+    #[arg(long)]
+    pub(crate) proxy_network: bool,
+
     /// How progress is shown: auto, plain, tty, quiet, rawjson
     #[arg(long, value_name = "MODE", default_value = "auto", value_parser = mode)]
     pub(crate) progress: Mode,
+
+    /// Appends the progress to a file, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+
+    /// Writes the build's id when it starts, with which others can follow it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ref_file: Option<PathBuf>,
 
     /// Writes what the exporters answered, as JSON
     #[arg(long, value_name = "FILE")]
@@ -95,6 +144,10 @@ pub(crate) struct Build {
     /// Writes the digest of the image and nothing else, say to /dev/termination-log
     #[arg(long, value_name = "FILE")]
     pub(crate) digest_file: Option<PathBuf>,
+
+    /// Writes how much came from the cache, as JSON
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) debug_json_cache_metrics: Option<Stream>,
 
     /// Old word for --opt
     #[arg(long, hide = true, value_name = "KEY=VALUE")]
@@ -109,32 +162,20 @@ pub(crate) struct Build {
     exporter_opt: Vec<String>,
 }
 
-/// One exporter, or one cache.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Output {
-    pub(crate) kind: String,
-    /// The file or folder on this side, for exporters that have one.
-    pub(crate) dest: Option<String>,
-    pub(crate) attrs: BTreeMap<String, String>,
-}
-
-/// One secret and where it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Secret {
-    pub(crate) id: String,
-    pub(crate) from: SecretFrom,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SecretFrom {
-    File(PathBuf),
-    Env(String),
+/// One of the two that a process writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
 }
 
 impl Build {
-    /// The frontend's options, old word and new.
+    /// The frontend's options, old word and new. `SOURCE_DATE_EPOCH` of the environment is one, too.
     pub(crate) fn opts(&self) -> Result<BTreeMap<String, String>, String> {
         let mut opts = BTreeMap::new();
+        if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
+            opts.insert("build-arg:SOURCE_DATE_EPOCH".to_owned(), epoch);
+        }
         for text in self.frontend_opt.iter().chain(&self.opts) {
             let (key, value) = match text.split_once('=') {
                 Some((key, value)) => (key, value.to_owned()),
@@ -157,6 +198,11 @@ impl Build {
         self.locals.iter().map(|(name, dir)| (name.clone(), PathBuf::from(dir))).collect()
     }
 
+    /// The OCI layouts that the build may read.
+    pub(crate) fn oci_layouts(&self) -> BTreeMap<String, PathBuf> {
+        self.oci_layouts.iter().map(|(name, dir)| (name.clone(), PathBuf::from(dir))).collect()
+    }
+
     /// The exporters, old words and new.
     pub(crate) fn outputs(&self) -> Result<Vec<Output>, String> {
         let mut outputs = self.outputs.clone();
@@ -165,7 +211,7 @@ impl Build {
             for text in &self.exporter_opt {
                 // A field without `=` goes on with the value before: a list of names has commas, too.
                 let mut fields: Vec<String> = Vec::new();
-                for field in fields_of(text)? {
+                for field in crate::fields::of(text)? {
                     match fields.last_mut() {
                         Some(last) if !field.contains('=') => *last = format!("{last},{field}"),
                         _ => fields.push(field),
@@ -198,85 +244,6 @@ impl Build {
         }
         said
     }
-}
-
-fn mode(text: &str) -> Result<Mode, String> {
-    text.parse().map_err(|_| "expected auto, plain, tty, quiet or rawjson".to_owned())
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse().map(Duration::from_secs).map_err(|error| error.to_string())
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("{text}: expected KEY=VALUE")),
-    }
-}
-
-fn output(text: &str) -> Result<Output, String> {
-    let mut output = Output::default();
-    for field in fields_of(text)? {
-        // A bare word is a switch, as in buildctl: `push` is `push=`.
-        let (key, value) = field.split_once('=').unwrap_or((&field, ""));
-        match key {
-            "type" => value.clone_into(&mut output.kind),
-            "dest" => output.dest = Some(value.to_owned()),
-            "output" => return Err(format!("output={value}: the key is dest={value}")),
-            "" => return Err(format!("{field}: expected KEY=VALUE")),
-            _ => drop(output.attrs.insert(key.to_owned(), value.to_owned())),
-        }
-    }
-    if output.kind.is_empty() {
-        return Err("the type is missing: type=image,name=…,push=true".to_owned());
-    }
-    Ok(output)
-}
-
-fn secret(text: &str) -> Result<Secret, String> {
-    let (mut id, mut source, mut env, mut kind) = (None, None, None, None);
-    for field in fields_of(text)? {
-        let (key, value) = pair(&field)?;
-        match key.as_str() {
-            "id" => id = Some(value),
-            "src" | "source" => source = Some(value),
-            "env" => env = Some(value),
-            "type" => kind = Some(value),
-            _ => return Err(format!("unexpected key '{key}' in '{text}'")),
-        }
-    }
-    let id = id.or_else(|| source.clone()).ok_or("the id is missing")?;
-    let from = match (kind.as_deref(), source, env) {
-        (None | Some("env"), None, Some(name)) | (Some("env"), Some(name), None) => SecretFrom::Env(name),
-        (None | Some("file"), Some(path), None) => SecretFrom::File(path.into()),
-        (None, None, None) => SecretFrom::Env(id.clone()),
-        _ => return Err(format!("{text}: expected src=FILE or env=VARIABLE")),
-    };
-    Ok(Secret { id, from })
-}
-
-/// The fields of a line of comma-separated values; a field in double quotes may hold commas, and two
-/// quotes in it are one.
-fn fields_of(text: &str) -> Result<Vec<String>, String> {
-    let mut fields = Vec::new();
-    let mut field = String::new();
-    let mut chars = text.chars().peekable();
-    let mut quoted = false;
-    while let Some(c) = chars.next() {
-        match c {
-            '"' if quoted && chars.next_if_eq(&'"').is_some() => field.push('"'),
-            '"' if quoted => quoted = false,
-            '"' if field.is_empty() => quoted = true,
-            ',' if !quoted => fields.push(std::mem::take(&mut field)),
-            c => field.push(c),
-        }
-    }
-    if quoted {
-        return Err(format!("{text}: a quote is not closed"));
-    }
-    fields.push(field);
-    Ok(fields)
 }
 
 #[cfg(test)]
@@ -327,42 +294,6 @@ mod tests {
     fn old_exporter_options_may_share_a_flag_and_names_may_have_commas() {
         let old = build(&["--exporter=image", "--exporter-opt=name=r/a,r/b,push=true"]);
         assert_eq!(old.outputs().unwrap(), [image(&[("name", "r/a,r/b"), ("push", "true")])]);
-    }
-
-    #[test]
-    fn outputs_are_comma_separated_values() {
-        let cases = [
-            ("type=image,name=a,push=true", image(&[("name", "a"), ("push", "true")])),
-            (r#"type=image,"name=a,b",push"#, image(&[("name", "a,b"), ("push", "")])),
-            (
-                "type=oci,dest=x.tar",
-                Output { kind: "oci".into(), dest: Some("x.tar".into()), ..Output::default() },
-            ),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(output(text).as_ref(), Ok(&expected), "{text}");
-        }
-        for text in ["name=a", "type=oci,output=x", "", r#"type=image,"name=a"#, "type=image,=x"] {
-            assert!(output(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn secrets_come_from_files_or_the_environment() {
-        let file = |id: &str, path: &str| Secret { id: id.into(), from: SecretFrom::File(path.into()) };
-        let env = |id: &str, name: &str| Secret { id: id.into(), from: SecretFrom::Env(name.into()) };
-        for (text, expected) in [
-            ("id=a,src=/b", file("a", "/b")),
-            ("src=/b", file("/b", "/b")),
-            ("id=a,env=B", env("a", "B")),
-            ("id=a,type=env,src=B", env("a", "B")),
-            ("id=A", env("A", "A")),
-        ] {
-            assert_eq!(secret(text), Ok(expected), "{text}");
-        }
-        for text in ["", "id=a,src=b,env=c", "id=a,colour=red", "env=A"] {
-            assert!(secret(text).is_err(), "{text}");
-        }
     }
 
     #[test]

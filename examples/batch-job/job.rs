@@ -3,20 +3,23 @@
 use std::path::Path;
 use std::time::Duration;
 
-use buildkit_client::cache::{CacheExport, CacheImport, InlineCache, LocalCache, RegistryCache};
 use buildkit_client::connect::Address;
 use buildkit_client::docker_config::DockerConfig;
 use buildkit_client::error::{Error, RequestError, SolveErrorKind};
-use buildkit_client::export::Export;
-use buildkit_client::progress::Display;
+use buildkit_client::policy::Policy;
+use buildkit_client::progress::{self, Display, Progress};
 use buildkit_client::request::Frontend;
-use buildkit_client::session::auth::{CredentialError, RealmError, TokenError};
+use buildkit_client::session::auth::{Auth, CredentialError, RealmError, TokenError};
 use buildkit_client::session::secrets::{SecretSource, Secrets};
+use buildkit_client::session::ssh::{Ssh, SshSource};
 use buildkit_client::tls::Tls;
+use buildkit_client::trace::TraceContext;
 use buildkit_client::{Client, Solved};
 
-use crate::args::{Args, Build, Output, SecretFrom};
+use crate::args::{Args, Build, Stream};
 use crate::exit::Exit;
+use crate::fields::{Agent, RegistryTls, SecretFrom};
+use crate::places;
 
 /// Why the job failed: for the process, and for people.
 #[derive(Debug)]
@@ -30,11 +33,11 @@ impl Failure {
         Self { exit, text: buildkit_client::error::report(error) }
     }
 
-    fn other(doing: &str, error: impl std::fmt::Display) -> Self {
+    pub(crate) fn other(doing: &str, error: impl std::fmt::Display) -> Self {
         Self { exit: Exit::Other, text: format!("{doing}: {error}") }
     }
 
-    fn usage(text: impl Into<String>) -> Self {
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
         Self { exit: Exit::Usage, text: text.into() }
     }
 }
@@ -47,25 +50,21 @@ pub(crate) async fn run(args: &Args, build: &Build) -> Result<Solved, Failure> {
         frontend = frontend.opt(key, value);
     }
     let outputs = build.outputs().map_err(Failure::usage)?;
-    let exports = outputs.into_iter().map(export).collect::<Result<Vec<_>, _>>()?;
-    let cache_to = build.cache_to.iter().map(cache_to).collect::<Result<Vec<_>, _>>()?;
-    let cache_from = build.cache_from.iter().map(cache_from).collect::<Result<Vec<_>, _>>()?;
-    // A config that cannot be read is known before anything is built.
-    let credentials = DockerConfig::load().map_err(|error| Failure::new(Exit::Auth, &error))?;
-    let secrets = Secrets::load(build.secrets.iter().map(|secret| {
-        let source = match &secret.from {
-            SecretFrom::File(path) => SecretSource::file(path),
-            SecretFrom::Env(name) => SecretSource::env(name),
-        };
-        (secret.id.clone(), source)
-    }));
-    let secrets = secrets.await.map_err(|error| Failure::new(Exit::Other, &error))?;
+    let exports = outputs.into_iter().map(places::export).collect::<Result<Vec<_>, _>>()?;
+    let cache_to = build.cache_to.iter().map(places::cache_to).collect::<Result<Vec<_>, _>>()?;
+    let cache_from = build.cache_from.iter().map(places::cache_from).collect::<Result<Vec<_>, _>>()?;
+    let auth = auth(&build.registry_tls)?;
+    let (secrets, agents) = (secrets(build).await?, agents(&build.agents).await?);
+    let policy = build.source_policy_file.as_ref().map(Policy::from_file).transpose().map_err(failure)?;
+    let progress = progress(build)?;
 
     let client = connect(args).await?;
-    let mut solve =
-        client.solve(frontend).auth(credentials).attach(secrets).progress(Display::new(build.progress));
+    let mut solve = client.solve(frontend).auth(auth).attach(secrets).attach(agents).progress(progress);
     for (name, dir) in build.locals() {
         solve = solve.local(name, dir);
+    }
+    for (name, dir) in build.oci_layouts() {
+        solve = solve.oci_layout(name, dir);
     }
     for export in exports {
         solve = solve.export(export);
@@ -76,13 +75,44 @@ pub(crate) async fn run(args: &Args, build: &Build) -> Result<Solved, Failure> {
     for cache in cache_from {
         solve = solve.cache_from(cache);
     }
+    for entitlement in &build.entitlements {
+        solve = solve.allow(entitlement.as_str());
+    }
+    if let Some(policy) = policy {
+        solve = solve.policy(policy);
+    }
+    if let Some(trace) = TraceContext::from_env() {
+        solve = solve.trace(trace);
+    }
     if build.no_cache {
         solve = solve.no_cache();
     }
-    let solved = solve.await.map_err(|error| Failure { exit: exit(&error), text: text(&error) })?;
+    if build.proxy_network {
+        solve = solve.proxy_network();
+    }
+    let started = solve.start();
+    let reference = started.reference();
+    if let Some(file) = &build.ref_file {
+        write(file, &reference).await?;
+    }
+    let solved = started.await.map_err(failure)?;
+    // A build that was run again, because its push failed at first, has another id.
+    if let Some(file) = build.ref_file.as_ref().filter(|_| solved.reference() != reference) {
+        write(file, solved.reference()).await?;
+    }
+    results(build, &solved).await?;
+    Ok(solved)
+}
+
+/// Writes what is known of a build that succeeded.
+async fn results(build: &Build, solved: &Solved) -> Result<(), Failure> {
     if let Some(file) = &build.metadata_file {
-        let metadata = serde_json::to_string_pretty(&solved.metadata());
-        write(file, &metadata.map_err(|error| Failure::other("the metadata as JSON", error))?).await?;
+        write(file, &json(&solved.metadata())?).await?;
+    }
+    match build.debug_json_cache_metrics {
+        Some(Stream::Stdout) => println!("{}", json(solved.cache_metrics())?),
+        Some(Stream::Stderr) => eprintln!("{}", json(solved.cache_metrics())?),
+        None => {}
     }
     if let Some(file) = &build.digest_file {
         if solved.digest().is_empty() {
@@ -90,7 +120,52 @@ pub(crate) async fn run(args: &Args, build: &Build) -> Result<Solved, Failure> {
         }
         write(file, solved.digest()).await?;
     }
-    Ok(solved)
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value).map_err(|error| Failure::other("the results as JSON", error))
+}
+
+/// What registries are told. A config that cannot be read is known before anything is built.
+fn auth(registries: &[RegistryTls]) -> Result<Auth, Failure> {
+    let credentials = DockerConfig::load().map_err(|error| Failure::new(Exit::Auth, &error))?;
+    Ok(registries.iter().fold(Auth::from(credentials), |auth, registry| {
+        let tls = registry.ca.iter().fold(Tls::new(), Tls::ca_file);
+        let tls = registry.identity.iter().fold(tls, |tls, (cert, key)| tls.identity_files(cert, key));
+        auth.tls(&registry.host, tls)
+    }))
+}
+
+async fn secrets(build: &Build) -> Result<Secrets, Failure> {
+    let sources = build.secrets.iter().map(|secret| {
+        let source = match &secret.from {
+            SecretFrom::File(path) => SecretSource::file(path),
+            SecretFrom::Env(name) => SecretSource::env(name),
+        };
+        (secret.id.clone(), source)
+    });
+    Secrets::load(sources).await.map_err(|error| Failure::new(Exit::Other, &error))
+}
+
+async fn agents(agents: &[Agent]) -> Result<Ssh, Failure> {
+    let sources = agents.iter().map(|agent| {
+        let source = match agent.paths.first() {
+            Some(socket) if agent.raw => SshSource::raw(socket),
+            _ => SshSource::paths(&agent.paths),
+        };
+        (agent.id.clone(), source)
+    });
+    Ssh::load(sources).await.map_err(|error| Failure::new(Exit::Other, &error))
+}
+
+/// Progress for people, and for the file that was asked for.
+fn progress(build: &Build) -> Result<Progress, Failure> {
+    let display = Display::new(build.progress);
+    let Some(file) = &build.trace else { return Ok(display.into()) };
+    let opened = std::fs::File::options().append(true).create(true).open(file);
+    let opened = opened.map_err(|error| Failure::other(&file.display().to_string(), error))?;
+    Ok(display.tee(progress::rawjson().writer(opened)))
 }
 
 /// Waits for a daemon that is still starting.
@@ -105,12 +180,12 @@ async fn connect(args: &Args) -> Result<Client, Failure> {
     };
     let client = builder.lazy().map_err(|error| Failure::new(Exit::Usage, &error))?;
     let waiting = client.clone();
-    let ready = waiting.wait_ready(args.wait);
+    let ready = waiting.wait_ready(args.timeout);
     tokio::pin!(ready);
     let outcome = tokio::select! {
         outcome = &mut ready => outcome,
         () = tokio::time::sleep(Duration::from_secs(2)) => {
-            eprintln!("waiting up to {} s for the daemon at {}", args.wait.as_secs(), client.endpoint());
+            eprintln!("waiting up to {} s for the daemon at {}", args.timeout.as_secs(), client.endpoint());
             ready.await
         }
     };
@@ -118,86 +193,27 @@ async fn connect(args: &Args) -> Result<Client, Failure> {
     Ok(client)
 }
 
+/// None of the flags: a plain connection. Without an authority it is one that the system trusts.
 fn tls(args: &Args) -> Option<Tls> {
-    let mut tls = None;
-    if let Some(dir) = &args.tlsdir {
-        tls = Some(Tls::new().dir(dir));
+    let Args { tlscacert, tlscert, tlskey, tlsservername, tlsdir, .. } = args;
+    if [tlscacert, tlscert, tlsdir].iter().all(|path| path.is_none()) && tlsservername.is_none() {
+        return None;
     }
-    if let Some(ca) = &args.tlscacert {
-        tls = Some(tls.unwrap_or_default().ca_file(ca));
+    let mut tls = Tls::new();
+    let named = tlsdir.iter().flat_map(|dir| [dir.join("ca.pem"), dir.join("ca.crt")]).any(|ca| ca.exists());
+    if tlscacert.is_none() && !named {
+        tls = tls.system_roots();
     }
-    if let (Some(cert), Some(key)) = (&args.tlscert, &args.tlskey) {
-        tls = Some(tls.unwrap_or_default().identity_files(cert, key));
-    }
-    if let Some(name) = &args.tlsservername {
-        tls = Some(tls.unwrap_or_default().server_name(name));
-    }
-    tls
+    tls = tlsdir.iter().fold(tls, Tls::dir);
+    tls = tlscacert.iter().fold(tls, Tls::ca_file);
+    tls = tlscert.iter().zip(tlskey).fold(tls, |tls, (cert, key)| tls.identity_files(cert, key));
+    Some(tlsservername.iter().fold(tls, Tls::server_name))
 }
 
-fn export(output: Output) -> Result<Export, Failure> {
-    let Output { kind, dest, attrs } = output;
-    let mut export = Export::custom(&kind);
-    match (kind.as_str(), dest) {
-        ("local", Some(dest)) => export = export.to_dir(dest),
-        ("tar" | "oci" | "docker", Some(dest)) if dest != "-" => export = export.to_output(dest),
-        ("local" | "tar" | "oci" | "docker", _) => {
-            return Err(Failure::usage(format!("--output type={kind} needs dest=PATH")));
-        }
-        (_, Some(dest)) => {
-            return Err(Failure::usage(format!("--output type={kind} writes no file: dest={dest}")));
-        }
-        (_, None) => {}
-    }
-    for (key, value) in attrs {
-        export = export.attr(key, value);
-    }
-    Ok(export)
-}
-
-fn cache_to(cache: &Output) -> Result<CacheExport, Failure> {
-    let attrs = || cache.attrs.iter().filter(|(key, _)| *key != "ref");
-    Ok(match cache.kind.as_str() {
-        "registry" => {
-            let cache = RegistryCache::new(required(cache, "--export-cache", "ref")?);
-            attrs().fold(cache, |cache, (key, value)| cache.attr(key, value)).into()
-        }
-        "local" => {
-            let dest = cache
-                .dest
-                .as_ref()
-                .ok_or_else(|| Failure::usage("--export-cache type=local needs dest=DIR"))?;
-            attrs().fold(LocalCache::new(dest), |cache, (key, value)| cache.attr(key, value)).into()
-        }
-        "inline" => InlineCache::new().into(),
-        other => {
-            return Err(Failure::usage(format!(
-                "--export-cache type={other}: expected registry, local or inline"
-            )));
-        }
-    })
-}
-
-fn cache_from(cache: &Output) -> Result<CacheImport, Failure> {
-    let attrs = || cache.attrs.iter().filter(|(key, _)| !matches!(key.as_str(), "ref" | "src"));
-    Ok(match cache.kind.as_str() {
-        "registry" => {
-            let cache = RegistryCache::new(required(cache, "--import-cache", "ref")?);
-            attrs().fold(cache, |cache, (key, value)| cache.attr(key, value)).into()
-        }
-        "local" => {
-            let cache = LocalCache::new(required(cache, "--import-cache", "src")?);
-            attrs().fold(cache, |cache, (key, value)| cache.attr(key, value)).into()
-        }
-        other => {
-            return Err(Failure::usage(format!("--import-cache type={other}: expected registry or local")));
-        }
-    })
-}
-
-fn required<'a>(cache: &'a Output, flag: &str, key: &str) -> Result<&'a String, Failure> {
-    let missing = || Failure::usage(format!("{flag} type={} needs {key}=…", cache.kind));
-    cache.attrs.get(key).ok_or_else(missing)
+/// Why the daemon, or the client, could not build.
+fn failure(error: impl Into<Error>) -> Failure {
+    let error = error.into();
+    Failure { exit: exit(&error), text: text(&error) }
 }
 
 /// The error, and the lines of the Dockerfile that it is about.

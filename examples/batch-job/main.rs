@@ -1,11 +1,13 @@
 //! Builds an image on a BuildKit daemon and pushes it: a program for a Kubernetes Job.
-#![allow(clippy::print_stderr)] // a command-line tool talks to its user
+#![allow(clippy::print_stderr, clippy::print_stdout)] // a command-line tool talks to its user
 
 mod args;
 mod exit;
+mod fields;
 mod job;
 #[cfg(test)]
 mod manifests;
+mod places;
 
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};

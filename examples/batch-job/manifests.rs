@@ -68,6 +68,9 @@ fn what_the_jobs_pass_is_what_the_program_takes() {
         assert_eq!((output.kind.as_str(), output.attrs["push"].as_str()), ("image", "true"));
         assert_eq!(build.locals()["context"].to_str(), Some("/context"));
         // The credentials are where DOCKER_CONFIG says.
+        // A job that failed says why in the pod's status, one that succeeded its digest.
+        assert_eq!(container.termination_message_policy.as_deref(), Some("FallbackToLogsOnError"));
+        assert_eq!(build.digest_file.as_deref(), Some(std::path::Path::new("/dev/termination-log")));
         let env = container.env.as_ref().unwrap();
         let config = env.iter().find(|var| var.name == "DOCKER_CONFIG").unwrap().value.as_deref();
         let mounts = container.volume_mounts.as_ref().unwrap();

@@ -64,12 +64,14 @@ impl Scene {
 struct Ran {
     code: i32,
     said: String,
+    printed: Vec<u8>,
 }
 
 async fn run(job: &mut Command) -> Ran {
     let output = tokio::time::timeout(Duration::from_secs(120), job.output()).await;
-    let Output { status, stderr, .. } = output.expect("the job did not end").unwrap();
-    Ran { code: status.code().unwrap_or(-1), said: String::from_utf8_lossy(&stderr).into_owned() }
+    let Output { status, stderr, stdout } = output.expect("the job did not end").unwrap();
+    let said = String::from_utf8_lossy(&stderr).into_owned();
+    Ran { code: status.code().unwrap_or(-1), said, printed: stdout }
 }
 
 impl Ran {
@@ -229,9 +231,12 @@ async fn a_command_line_that_makes_no_sense_is_2() {
     let cases: &[(&[&str], &str)] = &[
         (&["--bogus"], "--bogus"),
         (&["--output", "name=a"], "the type is missing"),
-        (&["--output", "type=local"], "needs dest=PATH"),
+        (&["--output", "type=local"], "needs dest=DIR"),
         (&["--local", "context"], "expected KEY=VALUE"),
         (&["--opt", "target"], "a value is missing"),
+        (&["--ssh", "a=/s,raw=maybe"], "expected true or false"),
+        (&["--registry-auth-tlscontext", "host=r"], "ca=FILE"),
+        (&["--debug-json-cache-metrics", "printer"], "stdout"),
     ];
     for (args, text) in cases {
         run(scene.build("tcp://127.0.0.1:1").args(*args)).await.ended(2, &[text]);
@@ -265,7 +270,7 @@ async fn what_is_wrong_on_this_side_is_1() {
 async fn a_daemon_that_is_not_there_is_3_after_the_time_given() {
     let scene = Scene::new(EXAMPLE);
     let start = Instant::now();
-    let ran = run(scene.build("tcp://127.0.0.1:1").args(["--wait", "4"])).await;
+    let ran = run(scene.build("tcp://127.0.0.1:1").args(["--timeout", "4"])).await;
     ran.ended(3, &["waiting up to 4 s for the daemon at tcp://127.0.0.1:1", "connection refused"]);
     let took = start.elapsed();
     assert!((Duration::from_secs(2)..Duration::from_secs(20)).contains(&took), "{took:?}");
@@ -330,7 +335,7 @@ async fn a_daemon_that_is_still_starting_is_waited_for() {
         }
     });
     let scene = Scene::new("FROM scratch\nCOPY Dockerfile /\n");
-    let ran = run(scene.build(&format!("tcp://{port}")).args(["--wait", "60"])).await;
+    let ran = run(scene.build(&format!("tcp://{port}")).args(["--timeout", "60"])).await;
     late.abort();
     ran.ended(0, &["waiting up to 60 s for the daemon"]);
 }
@@ -382,9 +387,112 @@ async fn a_cache_in_a_registry_is_written_by_one_job_and_read_by_the_next() {
     read.ended(0, &["importing cache manifest from"]);
     for (flag, value, says) in [
         ("--export-cache", "type=registry", "needs ref="),
-        ("--export-cache", "type=floppy", "expected registry, local or inline"),
+        ("--export-cache", "type=floppy", "expected registry, local, inline"),
         ("--import-cache", "type=local", "needs src="),
     ] {
         run(scene.build(&daemon.endpoint).args([flag, value])).await.ended(2, &[says]);
     }
+}
+
+#[tokio::test]
+async fn a_command_line_of_buildctl_does_the_same() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let scene = Scene::new(
+        "FROM alpine\nARG SOURCE_DATE_EPOCH\nARG NAME\nRUN --mount=type=secret,id=token \
+         --mount=type=secret,id=word --mount=type=ssh,id=deploy,target=/agent \
+         test -S /agent && echo \"$(cat /run/secrets/token)$(cat /run/secrets/word) $NAME $SOURCE_DATE_EPOCH\" > /out\n\
+         FROM scratch\nCOPY --from=0 /out /\n",
+    );
+    let (token, socket) = (scene.path("token"), scene.path("agent.sock"));
+    std::fs::write(&token, "from-a-file").unwrap();
+    let _agent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let mut job = scene.job();
+    job.env("WORD", "-and-a-variable").env("NAME", "by-name").env("SOURCE_DATE_EPOCH", "1700000000");
+    job.args([
+        "--debug",
+        "--log-format",
+        "text",
+        "--timeout",
+        "30",
+        "--wait",
+        "--addr",
+        &daemon.endpoint,
+        "b",
+    ]);
+    job.args([
+        "--frontend=dockerfile.v0",
+        "--opt",
+        "build-arg:NAME",
+        "--allow",
+        "network.host",
+        "--no-cache",
+    ]);
+    for name in ["context", "dockerfile"] {
+        job.arg("--local").arg(format!("{name}={}", scene.path("context")));
+    }
+    job.arg("--secret").arg(format!("id=token,src={token}")).args(["--secret", "type=env,id=word,env=WORD"]);
+    job.arg("--ssh").arg(format!("deploy={socket}"));
+    job.arg("-o").arg(format!("type=local,dest={}", scene.path("out")));
+    for flag in ["trace", "ref-file", "metadata-file"] {
+        job.arg(format!("--{flag}")).arg(scene.path(flag));
+    }
+    job.args(["--debug-json-cache-metrics", "stdout"]);
+    let ran = run(&mut job).await;
+    ran.ended(0, &[]);
+    assert_eq!(scene.read("out/out"), "from-a-file-and-a-variable by-name 1700000000\n");
+    let metrics: serde_json::Value = serde_json::from_slice(&ran.printed).unwrap();
+    assert_eq!((&metrics["from"], &metrics["miss"]), (&1.into(), &2.into()), "{metrics}");
+    // The progress, an update a line; the id, by which the daemon knows the build.
+    let trace = scene.read("trace");
+    assert!(trace.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).unwrap().is_object()));
+    assert!(trace.contains("COPY --from=0"), "{trace}");
+    let reference = scene.read("ref-file");
+    let client = daemon.client().await;
+    assert!(client.history().find(&reference).await.unwrap().is_some(), "{reference}");
+    assert!(scene.read("metadata-file").starts_with('{'));
+}
+
+#[tokio::test]
+async fn what_a_build_may_not_use_is_4_and_an_agent_that_is_not_there_is_1() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let scene = Scene::new(EXAMPLE);
+    let policy = r#"{"rules": [{"action": "DENY", "selector": {"identifier": "docker-image://*"}}]}"#;
+    std::fs::write(scene.path("policy"), policy).unwrap();
+    let ran = run(scene.build(&daemon.endpoint).args(["--source-policy-file", &scene.path("policy")])).await;
+    ran.ended(4, &["docker.io/library/alpine", "denied by policy"]);
+    let ran = run(scene.build(&daemon.endpoint).args(["--allow", "no.such"])).await;
+    ran.ended(4, &["no.such"]);
+    let missing = scene.path("nowhere");
+    run(scene.build(&daemon.endpoint).args(["--source-policy-file", &missing])).await.ended(1, &[&missing]);
+    run(scene.build(&daemon.endpoint).args(["--ssh", &format!("a={missing}")])).await.ended(1, &[&missing]);
+    let mut job = scene.build(&daemon.endpoint);
+    run(job.env_remove("SSH_AUTH_SOCK").args(["--ssh", "default"])).await.ended(1, &["SSH_AUTH_SOCK"]);
+    run(scene.build(&daemon.endpoint).arg("--trace").arg(scene.path("context")))
+        .await
+        .ended(1, &["directory"]);
+}
+
+#[tokio::test]
+async fn an_archive_goes_to_standard_output_and_a_layout_to_a_folder_that_another_job_reads() {
+    let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
+    let scene = Scene::new("FROM scratch\nCOPY Dockerfile /copied\n");
+    for output in ["type=tar", "type=tar,dest=-"] {
+        let ran = run(scene.build(&daemon.endpoint).args(["--output", output])).await;
+        ran.ended(0, &[]);
+        let entries = buildkit_tests::oci::entries(&ran.printed);
+        assert!(entries.iter().any(|entry| entry.path == "copied"), "{output}");
+    }
+    let layout = scene.path("layout");
+    let ran =
+        run(scene.build(&daemon.endpoint).arg("-o").arg(format!("type=oci,tar=false,dest={layout}"))).await;
+    ran.ended(0, &["digest: sha256:"]);
+    let (_, digest) = ran.said.split_once("digest: ").unwrap();
+    let user = Scene::new("FROM base AS again\nCOPY Dockerfile /second\n");
+    let mut job = user.build(&daemon.endpoint);
+    job.arg("--oci-layout").arg(format!("store={layout}"));
+    job.arg("--opt").arg(format!("context:base=oci-layout://store@{}", digest.trim()));
+    job.arg("-o").arg(format!("type=local,dest={}", user.path("out")));
+    run(&mut job).await.ended(0, &[]);
+    assert_eq!(user.read("out/copied"), scene.read("context/Dockerfile"));
+    assert_eq!(user.read("out/second"), user.read("context/Dockerfile"));
 }
