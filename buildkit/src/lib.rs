@@ -22,7 +22,7 @@ pub use buildkit_frontend::Gateway;
 pub use buildkit_llb as llb;
 pub use buildkit_llb::{Platform, State};
 
-/// The front page of the repository, so that its example compiles.
+/// The front page of the crate, so that its examples compile.
 #[cfg(all(doctest, feature = "client"))]
 #[doc = include_str!("../README.md")]
 mod readme {}

@@ -18,6 +18,8 @@ pub mod token_registry;
 /// The guides compile and run.
 #[cfg(doctest)]
 mod guides {
+    #[doc = include_str!("../../README.md")]
+    mod readme {}
     #[doc = include_str!("../../docs/guide/auth.md")]
     mod auth {}
     #[doc = include_str!("../../docs/guide/connect.md")]
