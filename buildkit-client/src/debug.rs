@@ -2,16 +2,11 @@
 
 use std::fmt;
 use std::future::Future;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use buildkit_frontend::{
-    BuildResult, Container, ContainerMount, Error, Gateway, NewContainer, Output, Process, Running,
-    SolveFailure,
-};
-use buildkit_proto::{control, gateway, pb};
+use buildkit_frontend::{BuildResult, Container, Error, Gateway, Output, Process, Running, SolveFailure};
+use buildkit_proto::{control, gateway};
 use futures::future::BoxFuture;
-use serde_json::Value;
 
 use crate::build::BuildFunction;
 use crate::error::BoxError;
@@ -43,33 +38,13 @@ impl FailedStep {
 
     /// Program and arguments of the process that failed; empty where the step was none.
     pub fn args(&self) -> Vec<String> {
-        strings(self.meta("args"))
+        self.failure.args()
     }
 
-    fn exec(&self) -> Option<&Value> {
-        self.failure.op.get("exec")
-    }
-
-    fn meta(&self, key: &str) -> Option<&Value> {
-        self.exec()?.get("meta")?.get(key)
-    }
-
-    /// A process with the environment, directory and user of the one that failed.
+    /// A process with the environment, secrets, directory, user and privileges of the one that failed.
     pub fn process<T: Into<String>>(&self, args: impl IntoIterator<Item = T>) -> Process {
-        let text = |key| self.meta(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let cwd = Some(text("cwd")).filter(|cwd| !cwd.is_empty()).unwrap_or_else(|| "/".into());
-        let mut process = Process::from_meta(pb::Meta {
-            args: args.into_iter().map(Into::into).collect(),
-            env: strings(self.meta("env")),
-            cwd,
-            user: text("user"),
-            ..pb::Meta::default()
-        });
-        for secret in list(self.exec().and_then(|exec| exec.get("secretenv"))) {
-            let field = |name: &str| secret.get(name).and_then(Value::as_str).unwrap_or_default();
-            process = process.secret_env(field("name"), field("ID"));
-        }
-        process
+        let failed = self.failure.process();
+        failed.unwrap_or_else(|_| Process::new::<String>([])).args(args)
     }
 
     /// A container on the mounts of the step: its file systems as it left them, its caches, secrets and sockets.
@@ -78,29 +53,7 @@ impl FailedStep {
     /// # Errors
     /// When the step ran no process, or the daemon cannot make the container.
     pub async fn container(&self) -> buildkit_frontend::Result<Container> {
-        let Some(exec) = self.exec() else {
-            return Err(Error::new("the step that failed ran no process: there is nothing to start one on"));
-        };
-        let mut container = NewContainer::without_root();
-        let kept = self.failure.mounts.iter().map(String::as_str).chain(std::iter::repeat(""));
-        for (mount, kept) in list(exec.get("mounts")).iter().zip(kept) {
-            container = container.mount(ContainerMount::from_wire(read_mount(mount, kept)));
-        }
-        container = container.network(match exec.get("network").and_then(Value::as_str) {
-            Some("HOST") => pb::NetMode::Host,
-            Some("NONE") => pb::NetMode::None,
-            _ => pb::NetMode::Unset,
-        });
-        if let Some(name) = self.meta("hostname").and_then(Value::as_str) {
-            container = container.hostname(name);
-        }
-        for host in list(self.meta("extraHosts")) {
-            let field = |name: &str| host.get(name).and_then(Value::as_str).unwrap_or_default();
-            if let Ok(ip) = field("IP").parse::<IpAddr>() {
-                container = container.host(field("Host"), ip);
-            }
-        }
-        self.gateway.container(container).await
+        self.gateway.container(self.failure.container()?).await
     }
 
     /// Runs a process to its end in a [container](Self::container) of its own, and collects what it writes.
@@ -133,64 +86,6 @@ impl fmt::Debug for FailedStep {
             .field("error", &self.error)
             .finish_non_exhaustive()
     }
-}
-
-/// Reads a mount of protobuf's JSON, with the tree that it had in the end.
-fn read_mount(mount: &Value, kept: &str) -> pb::Mount {
-    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
-    let flag = |value: Option<&Value>| value.and_then(Value::as_bool).unwrap_or_default();
-    let number = |value: Option<&Value>| {
-        value.and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
-    };
-    let kind = match mount.get("mountType").and_then(Value::as_str) {
-        Some("SECRET") => pb::MountType::Secret,
-        Some("SSH") => pb::MountType::Ssh,
-        Some("CACHE") => pb::MountType::Cache,
-        Some("TMPFS") => pb::MountType::Tmpfs,
-        _ => pb::MountType::Bind,
-    };
-    pb::Mount {
-        dest: text(mount.get("dest")),
-        selector: text(mount.get("selector")),
-        readonly: flag(mount.get("readonly")),
-        mount_type: kind.into(),
-        result_id: kept.to_owned(),
-        cache_opt: mount.get("cacheOpt").map(|cache| pb::CacheOpt {
-            id: text(cache.get("ID")),
-            sharing: match cache.get("sharing").and_then(Value::as_str) {
-                Some("PRIVATE") => pb::CacheSharingOpt::Private,
-                Some("LOCKED") => pb::CacheSharingOpt::Locked,
-                _ => pb::CacheSharingOpt::Shared,
-            }
-            .into(),
-        }),
-        secret_opt: mount.get("secretOpt").map(|secret| pb::SecretOpt {
-            id: text(secret.get("ID")),
-            uid: number(secret.get("uid")),
-            gid: number(secret.get("gid")),
-            mode: number(secret.get("mode")),
-            optional: flag(secret.get("optional")),
-        }),
-        ssh_opt: mount.get("SSHOpt").map(|ssh| pb::SshOpt {
-            id: text(ssh.get("ID")),
-            uid: number(ssh.get("uid")),
-            gid: number(ssh.get("gid")),
-            mode: number(ssh.get("mode")),
-            optional: flag(ssh.get("optional")),
-        }),
-        tmpfs_opt: mount
-            .get("TmpfsOpt")
-            .map(|tmpfs| pb::TmpfsOpt { size: text(tmpfs.get("size")).parse().unwrap_or_default() }),
-        ..pb::Mount::default()
-    }
-}
-
-fn list(value: Option<&Value>) -> &[Value] {
-    value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
-}
-
-fn strings(value: Option<&Value>) -> Vec<String> {
-    list(value).iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// What is done about a step that failed.
@@ -280,32 +175,37 @@ impl Look {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use buildkit_frontend::{Detail, Simulated};
     use serde_json::json;
 
-    #[test]
-    fn mounts_are_made_again_from_protobufs_json() {
-        let tree = read_mount(&json!({"dest": "/", "input": "0", "output": "0", "selector": "/sub"}), "kept");
-        assert_eq!(
-            (tree.dest.as_str(), tree.selector.as_str(), tree.result_id.as_str()),
-            ("/", "/sub", "kept")
-        );
-        assert_eq!(tree.mount_type(), pb::MountType::Bind);
-        let cache =
-            json!({"dest": "/c", "mountType": "CACHE", "cacheOpt": {"ID": "id", "sharing": "LOCKED"}});
-        let cache = read_mount(&cache, "");
-        assert_eq!(cache.mount_type(), pb::MountType::Cache);
-        let option = cache.cache_opt.unwrap();
-        assert_eq!((option.id.as_str(), option.sharing()), ("id", pb::CacheSharingOpt::Locked));
-        let secret = json!({"dest": "/s", "mountType": "SECRET", "readonly": true,
-                            "secretOpt": {"ID": "token", "mode": 256, "optional": true}});
-        let secret = read_mount(&secret, "");
-        let option = secret.secret_opt.unwrap();
-        assert_eq!((option.id.as_str(), option.mode, option.optional), ("token", 0o400, true));
-        let tmpfs =
-            read_mount(&json!({"dest": "/t", "mountType": "TMPFS", "TmpfsOpt": {"size": "4096"}}), "");
-        assert_eq!(tmpfs.tmpfs_opt.unwrap().size, 4096);
-        for odd in [json!(null), json!([]), json!({"mountType": 7, "cacheOpt": "x", "secretOpt": []})] {
-            read_mount(&odd, "");
-        }
+    fn failed(simulated: &Simulated, op: serde_json::Value) -> FailedStep {
+        let failure = SolveFailure { op, ..SolveFailure::default() };
+        let error = Error::new("exit code: 9").with_detail(Detail::Solve(Box::new(failure)));
+        FailedStep::of(&simulated.gateway(), error).unwrap()
+    }
+
+    #[tokio::test]
+    async fn processes_beside_a_failed_one_have_its_surroundings() {
+        let simulated = Simulated::new().secret("t", "told").on_process(|process| {
+            let seen = [process.env("A"), process.env("T"), process.env("O")].map(Option::unwrap_or_default);
+            let mounts: Vec<_> = process.container.mounts.iter().map(|mount| &*mount.dest).collect();
+            let text = [&process.meta.args.join(" "), &*process.meta.cwd, &seen.join(","), &mounts.join(",")];
+            Ok(Output::success(text.join("|")))
+        });
+        let op = json!({"exec": {"meta": {"args": ["make"], "env": ["A=b"], "cwd": "/w"},
+            "mounts": [{"dest": "/"}, {"dest": "/c", "mountType": "CACHE", "cacheOpt": {"ID": "c"}}],
+            "secretenv": [{"ID": "t", "name": "T"}, {"ID": "o", "name": "O", "optional": true}]}});
+        let step = failed(&simulated, op);
+        assert_eq!(step.args(), ["make"]);
+        assert_eq!(step.run(["ls", "-l"]).await.unwrap().stdout, "ls -l|/w|b,told,|/,/c");
+    }
+
+    #[tokio::test]
+    async fn a_step_without_a_process_has_no_surroundings() {
+        let step = failed(&Simulated::new().on_process(|_| unreachable!()), json!({"file": {}}));
+        assert!(step.args().is_empty());
+        assert_eq!(step.run(["ls"]).await.unwrap_err().message(), "the step that failed ran no process");
+        let other = FailedStep::of(&Simulated::new().gateway(), Error::new("no such image"));
+        assert_eq!(other.unwrap_err().message(), "no such image");
     }
 }

@@ -1,6 +1,5 @@
 //! The failed step as it was: its container and its process, to look around.
 
-use buildkit_llb::Platform;
 use buildkit_proto::pb;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -8,6 +7,7 @@ use serde_json::Value;
 use crate::container::{ContainerMount, NewContainer};
 use crate::detail::SolveFailure;
 use crate::error::{Code, Error, Result};
+use crate::output::PlatformJson;
 use crate::process::Process;
 
 impl SolveFailure {
@@ -51,7 +51,7 @@ impl SolveFailure {
         let network = pb::NetMode::from_str_name(&exec.network).unwrap_or_default();
         container = container.network(network);
         if let Some(platform) = self.op.get("platform") {
-            let platform: WirePlatform = read(platform)?;
+            let platform: PlatformJson = read(platform)?;
             container = container.platform(&platform.into());
         }
         Ok(container)
@@ -67,7 +67,7 @@ impl SolveFailure {
         let meta = pb::Meta {
             args: exec.meta.args,
             env: exec.meta.env,
-            cwd: exec.meta.cwd,
+            cwd: Some(exec.meta.cwd).filter(|cwd| !cwd.is_empty()).unwrap_or_else(|| "/".into()),
             user: exec.meta.user,
             ..pb::Meta::default()
         };
@@ -85,9 +85,15 @@ impl SolveFailure {
         Ok(process)
     }
 
+    /// Program and arguments of the failed process; empty where what failed
+    /// was none.
+    pub fn args(&self) -> Vec<String> {
+        self.exec().map(|exec| exec.meta.args).unwrap_or_default()
+    }
+
     fn exec(&self) -> Result<Exec> {
         let exec = self.op.get("exec").ok_or_else(|| {
-            Error::with_code(Code::FailedPrecondition, "the step that failed has run no process")
+            Error::with_code(Code::FailedPrecondition, "the step that failed ran no process")
         })?;
         read(exec)
     }
@@ -218,31 +224,6 @@ impl Mount {
     }
 }
 
-/// A platform as ops write it.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct WirePlatform {
-    #[serde(rename = "Architecture")]
-    architecture: String,
-    #[serde(rename = "OS")]
-    os: String,
-    #[serde(rename = "Variant")]
-    variant: String,
-    #[serde(rename = "OSVersion")]
-    os_version: String,
-    #[serde(rename = "OSFeatures")]
-    os_features: Vec<String>,
-}
-
-impl From<WirePlatform> for Platform {
-    fn from(wire: WirePlatform) -> Self {
-        let mut platform = Self::new(wire.os, wire.architecture).with_variant(wire.variant);
-        platform.os_version = wire.os_version.into();
-        platform.os_features = wire.os_features;
-        platform
-    }
-}
-
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<i64, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::String(text) => text.parse().unwrap_or(0),
@@ -271,7 +252,7 @@ mod tests {
                 {"input":"-1","dest":"/c","output":"-1","mountType":"CACHE","cacheOpt":{"ID":"c","sharing":"LOCKED"}},
                 {"input":"-1","dest":"/t","mountType":"TMPFS","TmpfsOpt":{"size":"4096"}},
                 {"input":"-1","dest":"/s","mountType":"SECRET","secretOpt":{"ID":"s","mode":256,"optional":true}}],
-                "network":"NONE","security":"INSECURE","secretenv":[{"ID":"t","name":"TOKEN"}]},
+                "network":"NONE","security":"INSECURE","secretenv":[{"ID":"t","name":"TOKEN"},{"ID":"o","name":"OTHER","optional":true}]},
                 "platform":{"Architecture":"arm64","OS":"linux"}}"#,
         );
         let container = failure.container().unwrap().into_request();
@@ -298,13 +279,25 @@ mod tests {
         let (init, meta) = failure.process().unwrap().into_parts();
         assert_eq!((meta.args.len(), meta.cwd.as_str(), meta.user.as_str()), (3, "/w", "app"));
         assert_eq!(init.security(), pb::SecurityMode::Insecure);
-        assert_eq!(init.secretenv[0].name, "TOKEN");
+        let secrets: Vec<_> = init.secretenv.iter().map(|secret| (&*secret.name, secret.optional)).collect();
+        assert_eq!(secrets, [("TOKEN", false), ("OTHER", true)]);
     }
 
     #[test]
     fn only_processes_are_made_again() {
         let error = failure(r#"{"file":{"actions":[]}}"#).container().unwrap_err();
         assert_eq!(error.code(), Code::FailedPrecondition);
-        assert!(failure(r#"{"exec":{"meta":{"args":7}}}"#).process().is_err());
+        for damaged in [
+            "null",
+            "[]",
+            r#"{"exec":7}"#,
+            r#"{"exec":{"meta":{"args":7}}}"#,
+            r#"{"exec":{"mounts":[{"mountType":7}]}}"#,
+            r#"{"exec":{"mounts":[{"cacheOpt":"x"}]}}"#,
+        ] {
+            let failure = failure(damaged);
+            assert!(failure.process().is_err() && failure.container().is_err(), "{damaged}");
+            assert!(failure.args().is_empty(), "{damaged}");
+        }
     }
 }

@@ -406,17 +406,19 @@ struct ListedPlatform {
     platform: PlatformJson,
 }
 
-/// A platform in OCI's JSON.
+/// A platform in OCI's JSON, and as it is read in the JSON of an op.
 #[derive(Serialize, Deserialize, Default)]
 #[serde(default)]
 pub(crate) struct PlatformJson {
+    #[serde(alias = "Architecture")]
     architecture: String,
+    #[serde(alias = "OS")]
     os: String,
-    #[serde(rename = "os.version", skip_serializing_if = "String::is_empty")]
+    #[serde(rename = "os.version", alias = "OSVersion", skip_serializing_if = "String::is_empty")]
     os_version: String,
-    #[serde(rename = "os.features", skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "os.features", alias = "OSFeatures", skip_serializing_if = "Vec::is_empty")]
     os_features: Vec<String>,
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(alias = "Variant", skip_serializing_if = "String::is_empty")]
     variant: String,
 }
 

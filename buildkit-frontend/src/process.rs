@@ -38,6 +38,12 @@ impl Process {
         Self { init: gateway::InitMessage::default(), meta, stdin: false }
     }
 
+    /// Other arguments, the program first.
+    pub fn args<T: Into<String>>(mut self, args: impl IntoIterator<Item = T>) -> Self {
+        self.meta.args = args.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.meta.env.push(format!("{name}={value}"));
