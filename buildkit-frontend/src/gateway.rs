@@ -27,17 +27,19 @@ use crate::solve::Solve;
 #[derive(Debug, Clone)]
 pub struct Gateway {
     bridge: Arc<dyn Bridge>,
+    /// In place of those that the bridge knows.
+    options: Option<Arc<Options>>,
 }
 
 impl Gateway {
     /// The build that `bridge` serves.
     pub fn new(bridge: impl Bridge) -> Self {
-        Self { bridge: Arc::new(bridge) }
+        Self::from_bridge(Arc::new(bridge))
     }
 
     /// The build that a shared `bridge` serves.
     pub fn from_bridge(bridge: Arc<dyn Bridge>) -> Self {
-        Self { bridge }
+        Self { bridge, options: None }
     }
 
     /// What is below: for calls this type does not offer.
@@ -48,8 +50,7 @@ impl Gateway {
     /// The same build with other options, to call a nested `build` function.
     #[must_use]
     pub fn with_options(&self, options: Options) -> Self {
-        let environment = Environment { options, ..self.environment().clone() };
-        Self::new(crate::forwarder::Overlay::new(Arc::clone(&self.bridge), environment))
+        Self { options: Some(Arc::new(options)), ..self.clone() }
     }
 
     fn environment(&self) -> &Environment {
@@ -58,7 +59,7 @@ impl Gateway {
 
     /// The options the frontend was called with.
     pub fn options(&self) -> &Options {
-        &self.environment().options
+        self.options.as_deref().unwrap_or(&self.environment().options)
     }
 
     /// The session that answers this build's callbacks.

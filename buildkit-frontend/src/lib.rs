@@ -14,7 +14,7 @@ mod context;
 mod detail;
 mod error;
 mod failure;
-mod forwarder;
+mod forward;
 mod gateway;
 #[cfg(feature = "grpc")]
 mod grpc;
