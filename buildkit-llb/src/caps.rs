@@ -10,7 +10,7 @@ pub struct Cap(u8);
 impl Cap {
     /// Every capability this crate knows, sorted by name.
     pub fn all() -> impl ExactSizeIterator<Item = Cap> {
-        (0..COUNT).map(Cap)
+        (0..u8::try_from(NAMES.len()).unwrap_or(u8::MAX)).map(Cap)
     }
 
     /// The capability called `name`.
@@ -255,278 +255,117 @@ fn place(cap: Cap) -> (usize, u64) {
     (usize::from(cap.0 >= 64), 1 << (cap.0 % 64))
 }
 
-const COUNT: u8 = 88;
+/// Constants for names, which are sorted.
+macro_rules! caps {
+    ($($cap:ident = $name:literal,)*) => {
+        /// The place of each capability.
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms, reason = "spelled as the constants are")]
+        enum Place {
+            $($cap,)*
+        }
 
-/// The constants are spelled after the names; `soruce.http.uidgid` is a slip of the protocol that stayed.
-impl Cap {
-    /// `cache.azblob`
-    pub const CACHE_AZBLOB: Cap = Cap(0);
-    /// `cache.gha`
-    pub const CACHE_GHA: Cap = Cap(1);
-    /// `cache.s3`
-    pub const CACHE_S3: Cap = Cap(2);
-    /// `constraints`
-    pub const CONSTRAINTS: Cap = Cap(3);
-    /// `diffop`
-    pub const DIFFOP: Cap = Cap(4);
-    /// `exec.cgroup`
-    pub const EXEC_CGROUP: Cap = Cap(5);
-    /// `exec.meta.base`
-    pub const EXEC_META_BASE: Cap = Cap(6);
-    /// `exec.meta.cdi`
-    pub const EXEC_META_CDI: Cap = Cap(7);
-    /// `exec.meta.cgroup.parent`
-    pub const EXEC_META_CGROUP_PARENT: Cap = Cap(8);
-    /// `exec.meta.linux.resources`
-    pub const EXEC_META_LINUX_RESOURCES: Cap = Cap(9);
-    /// `exec.meta.network`
-    pub const EXEC_META_NETWORK: Cap = Cap(10);
-    /// `exec.meta.network.proxy`
-    pub const EXEC_META_NETWORK_PROXY: Cap = Cap(11);
-    /// `exec.meta.proxyenv`
-    pub const EXEC_META_PROXYENV: Cap = Cap(12);
-    /// `exec.meta.security`
-    pub const EXEC_META_SECURITY: Cap = Cap(13);
-    /// `exec.meta.security.devices.v1`
-    pub const EXEC_META_SECURITY_DEVICES_V1: Cap = Cap(14);
-    /// `exec.meta.setsdefaultpath`
-    pub const EXEC_META_SETSDEFAULTPATH: Cap = Cap(15);
-    /// `exec.meta.ulimit`
-    pub const EXEC_META_ULIMIT: Cap = Cap(16);
-    /// `exec.mount.bind`
-    pub const EXEC_MOUNT_BIND: Cap = Cap(17);
-    /// `exec.mount.bind.readwrite-nooutput`
-    pub const EXEC_MOUNT_BIND_READWRITE_NOOUTPUT: Cap = Cap(18);
-    /// `exec.mount.cache`
-    pub const EXEC_MOUNT_CACHE: Cap = Cap(19);
-    /// `exec.mount.cache.content`
-    pub const EXEC_MOUNT_CACHE_CONTENT: Cap = Cap(20);
-    /// `exec.mount.cache.sharing`
-    pub const EXEC_MOUNT_CACHE_SHARING: Cap = Cap(21);
-    /// `exec.mount.secret`
-    pub const EXEC_MOUNT_SECRET: Cap = Cap(22);
-    /// `exec.mount.selector`
-    pub const EXEC_MOUNT_SELECTOR: Cap = Cap(23);
-    /// `exec.mount.ssh`
-    pub const EXEC_MOUNT_SSH: Cap = Cap(24);
-    /// `exec.mount.tmpfs`
-    pub const EXEC_MOUNT_TMPFS: Cap = Cap(25);
-    /// `exec.mount.tmpfs.size`
-    pub const EXEC_MOUNT_TMPFS_SIZE: Cap = Cap(26);
-    /// `exec.secretenv`
-    pub const EXEC_SECRETENV: Cap = Cap(27);
-    /// `exec.validexitcode`
-    pub const EXEC_VALIDEXITCODE: Cap = Cap(28);
-    /// `exporter.image.annotations`
-    pub const EXPORTER_IMAGE_ANNOTATIONS: Cap = Cap(29);
-    /// `exporter.image.attestations`
-    pub const EXPORTER_IMAGE_ATTESTATIONS: Cap = Cap(30);
-    /// `exporter.multiple`
-    pub const EXPORTER_MULTIPLE: Cap = Cap(31);
-    /// `exporter.session`
-    pub const EXPORTER_SESSION: Cap = Cap(32);
-    /// `exporter.sourcedateepoch`
-    pub const EXPORTER_SOURCEDATEEPOCH: Cap = Cap(33);
-    /// `file.base`
-    pub const FILE_BASE: Cap = Cap(34);
-    /// `file.copy.alwaysreplaceexistingdestpaths`
-    pub const FILE_COPY_ALWAYSREPLACEEXISTINGDESTPATHS: Cap = Cap(35);
-    /// `file.copy.includeexcludepatterns`
-    pub const FILE_COPY_INCLUDEEXCLUDEPATTERNS: Cap = Cap(36);
-    /// `file.copy.requiredpaths`
-    pub const FILE_COPY_REQUIREDPATHS: Cap = Cap(37);
-    /// `file.rm.nofollowsymlink`
-    pub const FILE_RM_NOFOLLOWSYMLINK: Cap = Cap(38);
-    /// `file.rm.wildcard`
-    pub const FILE_RM_WILDCARD: Cap = Cap(39);
-    /// `file.symlink.create`
-    pub const FILE_SYMLINK_CREATE: Cap = Cap(40);
-    /// `gc.freespacefilter`
-    pub const GC_FREESPACEFILTER: Cap = Cap(41);
-    /// `history.filter`
-    pub const HISTORY_FILTER: Cap = Cap(42);
-    /// `mergeop`
-    pub const MERGEOP: Cap = Cap(43);
-    /// `meta.description`
-    pub const META_DESCRIPTION: Cap = Cap(44);
-    /// `meta.exportcache`
-    pub const META_EXPORTCACHE: Cap = Cap(45);
-    /// `meta.ignorecache`
-    pub const META_IGNORECACHE: Cap = Cap(46);
-    /// `passthroughop`
-    pub const PASSTHROUGHOP: Cap = Cap(47);
-    /// `platform`
-    pub const PLATFORM: Cap = Cap(48);
-    /// `soruce.http.uidgid`
-    pub const SOURCE_HTTP_UIDGID: Cap = Cap(49);
-    /// `source.buildop.llbfilename`
-    pub const SOURCE_BUILDOP_LLBFILENAME: Cap = Cap(50);
-    /// `source.git`
-    pub const SOURCE_GIT: Cap = Cap(51);
-    /// `source.git.bundle`
-    pub const SOURCE_GIT_BUNDLE: Cap = Cap(52);
-    /// `source.git.checkoutbundle`
-    pub const SOURCE_GIT_CHECKOUTBUNDLE: Cap = Cap(53);
-    /// `source.git.checksum`
-    pub const SOURCE_GIT_CHECKSUM: Cap = Cap(54);
-    /// `source.git.fetchbycommit`
-    pub const SOURCE_GIT_FETCHBYCOMMIT: Cap = Cap(55);
-    /// `source.git.fullurl`
-    pub const SOURCE_GIT_FULLURL: Cap = Cap(56);
-    /// `source.git.httpauth`
-    pub const SOURCE_GIT_HTTPAUTH: Cap = Cap(57);
-    /// `source.git.keepgitdir`
-    pub const SOURCE_GIT_KEEPGITDIR: Cap = Cap(58);
-    /// `source.git.knownsshhosts`
-    pub const SOURCE_GIT_KNOWNSSHHOSTS: Cap = Cap(59);
-    /// `source.git.mountsshsock`
-    pub const SOURCE_GIT_MOUNTSSHSOCK: Cap = Cap(60);
-    /// `source.git.mtime`
-    pub const SOURCE_GIT_MTIME: Cap = Cap(61);
-    /// `source.git.signatureverify`
-    pub const SOURCE_GIT_SIGNATUREVERIFY: Cap = Cap(62);
-    /// `source.git.skipsubmodules`
-    pub const SOURCE_GIT_SKIPSUBMODULES: Cap = Cap(63);
-    /// `source.git.subdir`
-    pub const SOURCE_GIT_SUBDIR: Cap = Cap(64);
-    /// `source.http`
-    pub const SOURCE_HTTP: Cap = Cap(65);
-    /// `source.http.auth`
-    pub const SOURCE_HTTP_AUTH: Cap = Cap(66);
-    /// `source.http.checksum`
-    pub const SOURCE_HTTP_CHECKSUM: Cap = Cap(67);
-    /// `source.http.header`
-    pub const SOURCE_HTTP_HEADER: Cap = Cap(68);
-    /// `source.http.perm`
-    pub const SOURCE_HTTP_PERM: Cap = Cap(69);
-    /// `source.http.signatureverify`
-    pub const SOURCE_HTTP_SIGNATUREVERIFY: Cap = Cap(70);
-    /// `source.image`
-    pub const SOURCE_IMAGE: Cap = Cap(71);
-    /// `source.image.checksum`
-    pub const SOURCE_IMAGE_CHECKSUM: Cap = Cap(72);
-    /// `source.image.layerlimit`
-    pub const SOURCE_IMAGE_LAYERLIMIT: Cap = Cap(73);
-    /// `source.image.resolvemode`
-    pub const SOURCE_IMAGE_RESOLVEMODE: Cap = Cap(74);
-    /// `source.imageblob`
-    pub const SOURCE_IMAGEBLOB: Cap = Cap(75);
-    /// `source.local`
-    pub const SOURCE_LOCAL: Cap = Cap(76);
-    /// `source.local.differ`
-    pub const SOURCE_LOCAL_DIFFER: Cap = Cap(77);
-    /// `source.local.excludepatterns`
-    pub const SOURCE_LOCAL_EXCLUDEPATTERNS: Cap = Cap(78);
-    /// `source.local.followpaths`
-    pub const SOURCE_LOCAL_FOLLOWPATHS: Cap = Cap(79);
-    /// `source.local.includepatterns`
-    pub const SOURCE_LOCAL_INCLUDEPATTERNS: Cap = Cap(80);
-    /// `source.local.metadatatransfer`
-    pub const SOURCE_LOCAL_METADATATRANSFER: Cap = Cap(81);
-    /// `source.local.sessionid`
-    pub const SOURCE_LOCAL_SESSIONID: Cap = Cap(82);
-    /// `source.local.sharedkeyhint`
-    pub const SOURCE_LOCAL_SHAREDKEYHINT: Cap = Cap(83);
-    /// `source.local.unique`
-    pub const SOURCE_LOCAL_UNIQUE: Cap = Cap(84);
-    /// `source.ocilayout`
-    pub const SOURCE_OCILAYOUT: Cap = Cap(85);
-    /// `source.policy`
-    pub const SOURCE_POLICY: Cap = Cap(86);
-    /// `source.policy.session`
-    pub const SOURCE_POLICY_SESSION: Cap = Cap(87);
+        impl Cap {
+            $(
+                #[doc = concat!("`", $name, "`")]
+                pub const $cap: Cap = Cap(Place::$cap as u8);
+            )*
+        }
+
+        const NAMES: &[&str] = &[$($name,)*];
+    };
 }
 
-const NAMES: [&str; COUNT as usize] = [
-    "cache.azblob",
-    "cache.gha",
-    "cache.s3",
-    "constraints",
-    "diffop",
-    "exec.cgroup",
-    "exec.meta.base",
-    "exec.meta.cdi",
-    "exec.meta.cgroup.parent",
-    "exec.meta.linux.resources",
-    "exec.meta.network",
-    "exec.meta.network.proxy",
-    "exec.meta.proxyenv",
-    "exec.meta.security",
-    "exec.meta.security.devices.v1",
-    "exec.meta.setsdefaultpath",
-    "exec.meta.ulimit",
-    "exec.mount.bind",
-    "exec.mount.bind.readwrite-nooutput",
-    "exec.mount.cache",
-    "exec.mount.cache.content",
-    "exec.mount.cache.sharing",
-    "exec.mount.secret",
-    "exec.mount.selector",
-    "exec.mount.ssh",
-    "exec.mount.tmpfs",
-    "exec.mount.tmpfs.size",
-    "exec.secretenv",
-    "exec.validexitcode",
-    "exporter.image.annotations",
-    "exporter.image.attestations",
-    "exporter.multiple",
-    "exporter.session",
-    "exporter.sourcedateepoch",
-    "file.base",
-    "file.copy.alwaysreplaceexistingdestpaths",
-    "file.copy.includeexcludepatterns",
-    "file.copy.requiredpaths",
-    "file.rm.nofollowsymlink",
-    "file.rm.wildcard",
-    "file.symlink.create",
-    "gc.freespacefilter",
-    "history.filter",
-    "mergeop",
-    "meta.description",
-    "meta.exportcache",
-    "meta.ignorecache",
-    "passthroughop",
-    "platform",
-    "soruce.http.uidgid",
-    "source.buildop.llbfilename",
-    "source.git",
-    "source.git.bundle",
-    "source.git.checkoutbundle",
-    "source.git.checksum",
-    "source.git.fetchbycommit",
-    "source.git.fullurl",
-    "source.git.httpauth",
-    "source.git.keepgitdir",
-    "source.git.knownsshhosts",
-    "source.git.mountsshsock",
-    "source.git.mtime",
-    "source.git.signatureverify",
-    "source.git.skipsubmodules",
-    "source.git.subdir",
-    "source.http",
-    "source.http.auth",
-    "source.http.checksum",
-    "source.http.header",
-    "source.http.perm",
-    "source.http.signatureverify",
-    "source.image",
-    "source.image.checksum",
-    "source.image.layerlimit",
-    "source.image.resolvemode",
-    "source.imageblob",
-    "source.local",
-    "source.local.differ",
-    "source.local.excludepatterns",
-    "source.local.followpaths",
-    "source.local.includepatterns",
-    "source.local.metadatatransfer",
-    "source.local.sessionid",
-    "source.local.sharedkeyhint",
-    "source.local.unique",
-    "source.ocilayout",
-    "source.policy",
-    "source.policy.session",
-];
+// The constants are spelled after the names; `soruce.http.uidgid` is a slip of the protocol that stayed.
+caps! {
+    CACHE_AZBLOB = "cache.azblob",
+    CACHE_GHA = "cache.gha",
+    CACHE_S3 = "cache.s3",
+    CONSTRAINTS = "constraints",
+    DIFFOP = "diffop",
+    EXEC_CGROUP = "exec.cgroup",
+    EXEC_META_BASE = "exec.meta.base",
+    EXEC_META_CDI = "exec.meta.cdi",
+    EXEC_META_CGROUP_PARENT = "exec.meta.cgroup.parent",
+    EXEC_META_LINUX_RESOURCES = "exec.meta.linux.resources",
+    EXEC_META_NETWORK = "exec.meta.network",
+    EXEC_META_NETWORK_PROXY = "exec.meta.network.proxy",
+    EXEC_META_PROXYENV = "exec.meta.proxyenv",
+    EXEC_META_SECURITY = "exec.meta.security",
+    EXEC_META_SECURITY_DEVICES_V1 = "exec.meta.security.devices.v1",
+    EXEC_META_SETSDEFAULTPATH = "exec.meta.setsdefaultpath",
+    EXEC_META_ULIMIT = "exec.meta.ulimit",
+    EXEC_MOUNT_BIND = "exec.mount.bind",
+    EXEC_MOUNT_BIND_READWRITE_NOOUTPUT = "exec.mount.bind.readwrite-nooutput",
+    EXEC_MOUNT_CACHE = "exec.mount.cache",
+    EXEC_MOUNT_CACHE_CONTENT = "exec.mount.cache.content",
+    EXEC_MOUNT_CACHE_SHARING = "exec.mount.cache.sharing",
+    EXEC_MOUNT_SECRET = "exec.mount.secret",
+    EXEC_MOUNT_SELECTOR = "exec.mount.selector",
+    EXEC_MOUNT_SSH = "exec.mount.ssh",
+    EXEC_MOUNT_TMPFS = "exec.mount.tmpfs",
+    EXEC_MOUNT_TMPFS_SIZE = "exec.mount.tmpfs.size",
+    EXEC_SECRETENV = "exec.secretenv",
+    EXEC_VALIDEXITCODE = "exec.validexitcode",
+    EXPORTER_IMAGE_ANNOTATIONS = "exporter.image.annotations",
+    EXPORTER_IMAGE_ATTESTATIONS = "exporter.image.attestations",
+    EXPORTER_MULTIPLE = "exporter.multiple",
+    EXPORTER_SESSION = "exporter.session",
+    EXPORTER_SOURCEDATEEPOCH = "exporter.sourcedateepoch",
+    FILE_BASE = "file.base",
+    FILE_COPY_ALWAYSREPLACEEXISTINGDESTPATHS = "file.copy.alwaysreplaceexistingdestpaths",
+    FILE_COPY_INCLUDEEXCLUDEPATTERNS = "file.copy.includeexcludepatterns",
+    FILE_COPY_REQUIREDPATHS = "file.copy.requiredpaths",
+    FILE_RM_NOFOLLOWSYMLINK = "file.rm.nofollowsymlink",
+    FILE_RM_WILDCARD = "file.rm.wildcard",
+    FILE_SYMLINK_CREATE = "file.symlink.create",
+    GC_FREESPACEFILTER = "gc.freespacefilter",
+    HISTORY_FILTER = "history.filter",
+    MERGEOP = "mergeop",
+    META_DESCRIPTION = "meta.description",
+    META_EXPORTCACHE = "meta.exportcache",
+    META_IGNORECACHE = "meta.ignorecache",
+    PASSTHROUGHOP = "passthroughop",
+    PLATFORM = "platform",
+    SOURCE_HTTP_UIDGID = "soruce.http.uidgid",
+    SOURCE_BUILDOP_LLBFILENAME = "source.buildop.llbfilename",
+    SOURCE_GIT = "source.git",
+    SOURCE_GIT_BUNDLE = "source.git.bundle",
+    SOURCE_GIT_CHECKOUTBUNDLE = "source.git.checkoutbundle",
+    SOURCE_GIT_CHECKSUM = "source.git.checksum",
+    SOURCE_GIT_FETCHBYCOMMIT = "source.git.fetchbycommit",
+    SOURCE_GIT_FULLURL = "source.git.fullurl",
+    SOURCE_GIT_HTTPAUTH = "source.git.httpauth",
+    SOURCE_GIT_KEEPGITDIR = "source.git.keepgitdir",
+    SOURCE_GIT_KNOWNSSHHOSTS = "source.git.knownsshhosts",
+    SOURCE_GIT_MOUNTSSHSOCK = "source.git.mountsshsock",
+    SOURCE_GIT_MTIME = "source.git.mtime",
+    SOURCE_GIT_SIGNATUREVERIFY = "source.git.signatureverify",
+    SOURCE_GIT_SKIPSUBMODULES = "source.git.skipsubmodules",
+    SOURCE_GIT_SUBDIR = "source.git.subdir",
+    SOURCE_HTTP = "source.http",
+    SOURCE_HTTP_AUTH = "source.http.auth",
+    SOURCE_HTTP_CHECKSUM = "source.http.checksum",
+    SOURCE_HTTP_HEADER = "source.http.header",
+    SOURCE_HTTP_PERM = "source.http.perm",
+    SOURCE_HTTP_SIGNATUREVERIFY = "source.http.signatureverify",
+    SOURCE_IMAGE = "source.image",
+    SOURCE_IMAGE_CHECKSUM = "source.image.checksum",
+    SOURCE_IMAGE_LAYERLIMIT = "source.image.layerlimit",
+    SOURCE_IMAGE_RESOLVEMODE = "source.image.resolvemode",
+    SOURCE_IMAGEBLOB = "source.imageblob",
+    SOURCE_LOCAL = "source.local",
+    SOURCE_LOCAL_DIFFER = "source.local.differ",
+    SOURCE_LOCAL_EXCLUDEPATTERNS = "source.local.excludepatterns",
+    SOURCE_LOCAL_FOLLOWPATHS = "source.local.followpaths",
+    SOURCE_LOCAL_INCLUDEPATTERNS = "source.local.includepatterns",
+    SOURCE_LOCAL_METADATATRANSFER = "source.local.metadatatransfer",
+    SOURCE_LOCAL_SESSIONID = "source.local.sessionid",
+    SOURCE_LOCAL_SHAREDKEYHINT = "source.local.sharedkeyhint",
+    SOURCE_LOCAL_UNIQUE = "source.local.unique",
+    SOURCE_OCILAYOUT = "source.ocilayout",
+    SOURCE_POLICY = "source.policy",
+    SOURCE_POLICY_SESSION = "source.policy.session",
+}
 
 const FROZEN: &[&str] = &[
     "source.image",
