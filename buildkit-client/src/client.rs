@@ -3,7 +3,7 @@
 use crate::connect::{
     Address, Channel, Connector, Headers, Link, LinkEnd, Liveness, connector_with, is_transport,
 };
-use crate::error::{BoxError, Error, LinkLost};
+use crate::error::Error;
 use crate::retry::Retry;
 use crate::session::MAX_MESSAGE;
 use crate::tls::Tls;
@@ -332,24 +332,20 @@ impl Client {
         let mut control = ControlClient::new(link.channel());
         let started = Instant::now();
         let limit = self.0.liveness.first_answer;
-        let lost = |reason: String, source: Option<BoxError>| {
-            self.lost(link, "Control.Info", None, started, reason, Vec::new(), source)
-        };
+        let lost = |why: LinkEnd| Error::from(link.lost("Control.Info", started, why));
         let answer = tokio::select! {
             biased;
             answer = tokio::time::timeout(limit, control.info(InfoRequest {})) => answer,
-            end = link.ended() => return Err(lost(end.reason.clone(), boxed(&end))),
+            end = link.ended() => return Err(lost(end)),
         };
         let daemon = match answer {
             Err(_) => {
-                let reason = format!("no answer to the first call in {} s", limit.as_secs_f32());
-                return Err(lost(reason, None));
+                return Err(lost(format!("no answer to the first call in {} s", limit.as_secs_f32()).into()));
             }
             Ok(Ok(answer)) => self.describe(Some(answer.into_inner())).await,
             Ok(Err(status)) if status.code() == Code::Unimplemented => self.describe(None).await,
             Ok(Err(status)) if is_transport(&status) => {
-                let (reason, source) = broke_off(link, &status).await;
-                return Err(lost(reason, source));
+                return Err(lost(broke_off(link, &status).await));
             }
             Ok(Err(status)) => return Err(Error::rpc("Control.Info", &status)),
         };
@@ -424,8 +420,7 @@ impl Client {
     /// The error of a call that failed: what the daemon answered, or the end of the link.
     async fn failed(&self, link: &Link, name: &'static str, started: Instant, status: &Status) -> Error {
         if is_transport(status) {
-            let (reason, source) = broke_off(link, status).await;
-            return self.lost(link, name, None, started, reason, Vec::new(), source);
+            return link.lost(name, started, broke_off(link, status).await).into();
         }
         if status.code() == Code::Unimplemented {
             return crate::error::Unsupported {
@@ -439,16 +434,13 @@ impl Client {
     }
 
     /// Waits until a link that carries a build or a session is found dead in either direction, and says why.
-    pub(crate) async fn cut_off(&self, link: &Link) -> (String, Option<BoxError>) {
+    pub(crate) async fn cut_off(&self, link: &Link) -> LinkEnd {
         let Liveness { dead_after, health_answer, .. } = self.0.liveness;
         tokio::select! {
             biased;
-            end = link.ended() => {
-                let source = boxed(&end);
-                (end.reason, source)
-            }
+            end = link.ended() => end,
             () = link.silent_for(dead_after) => {
-                (format!("no byte from the daemon for {} s", dead_after.as_secs_f32()), None)
+                format!("no byte from the daemon for {} s", dead_after.as_secs_f32()).into()
             }
             () = self.unheard(link) => {
                 let silent = link.silent();
@@ -457,7 +449,7 @@ impl Client {
                 } else {
                     format!(", and no byte from the daemon for {:.0} s", silent.as_secs_f32())
                 };
-                (format!("no answer to a health check{more}"), None)
+                format!("no answer to a health check{more}").into()
             }
         }
     }
@@ -507,40 +499,13 @@ impl Client {
             }
         };
         tokio::select! {
-            end = link.ended() => self.lost(link, name, None, started, end.reason.clone(), Vec::new(), boxed(&end)),
+            end = link.ended() => link.lost(name, started, end),
             () = unanswered => {
                 let reason = format!("no answer to a health check in {} s", liveness.health_answer.as_secs_f32());
-                self.lost(link, name, None, started, reason, Vec::new(), None)
+                link.lost(name, started, reason)
             }
         }
-    }
-
-    /// A session that the daemon did not take.
-    pub(crate) fn session_lost(&self, link: &Link, started: Instant, reason: String) -> Error {
-        self.lost(link, "Control.Session", None, started, reason, Vec::new(), None)
-    }
-
-    #[allow(clippy::too_many_arguments, clippy::unused_self)] // every part of the message is one
-    pub(crate) fn lost(
-        &self,
-        link: &Link,
-        call: &'static str,
-        reference: Option<&str>,
-        started: Instant,
-        reason: String,
-        running: Vec<String>,
-        source: Option<BoxError>,
-    ) -> Error {
-        Error::LinkLost(Box::new(LinkLost {
-            endpoint: link.endpoint().to_owned(),
-            call,
-            reference: reference.map(Into::into),
-            reason,
-            elapsed: started.elapsed(),
-            silent: link.silent(),
-            running,
-            source,
-        }))
+        .into()
     }
 }
 
@@ -549,13 +514,12 @@ pub(crate) const REASON: Duration = Duration::from_millis(500);
 
 /// Why a call failed on its way. Why the link broke says more than that the call did. A link that lives on has reset
 /// its stream, or brought what is no answer.
-pub(crate) async fn broke_off(link: &Link, status: &Status) -> (String, Option<BoxError>) {
+pub(crate) async fn broke_off(link: &Link, status: &Status) -> LinkEnd {
     if let Ok(end) = tokio::time::timeout(REASON, link.ended()).await {
-        let source = boxed(&end);
-        return (end.reason, source);
+        return end;
     }
     if let Some(words) = link.goodbye() {
-        return (format!("the daemon takes no more calls: {}", crate::error::shown(&words)), None);
+        return format!("the daemon takes no more calls: {}", crate::error::shown(&words)).into();
     }
     let mut text = crate::error::shown(status.message());
     if let Some(source) = std::error::Error::source(status) {
@@ -566,12 +530,7 @@ pub(crate) async fn broke_off(link: &Link, status: &Status) -> (String, Option<B
             text = format!("{text}: {source}");
         }
     }
-    (format!("the call broke off: {text}"), None)
-}
-
-/// The end of a link as the source of an error.
-fn boxed(end: &LinkEnd) -> Option<BoxError> {
-    end.source.clone().map(|source| Box::new(source) as BoxError)
+    format!("the call broke off: {text}").into()
 }
 
 /// A control client that takes what daemons send: status messages may be larger than requests.

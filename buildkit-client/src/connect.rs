@@ -17,7 +17,7 @@ pub use address::{Address, ContainerEngine};
 pub use command::Command;
 pub use docker::Engine;
 pub use link::Channel;
-pub(crate) use link::{Headers, Link, LinkEnd, is_transport};
+pub(crate) use link::{Headers, Link, LinkEnd, Tasks, is_transport};
 pub use liveness::Liveness;
 pub use tcp::Tcp;
 pub use unix::Unix;

@@ -153,6 +153,12 @@ impl From<LocalError> for Error {
     }
 }
 
+impl From<LinkLost> for Error {
+    fn from(error: LinkLost) -> Self {
+        Self::LinkLost(Box::new(error))
+    }
+}
+
 impl From<Unsupported> for Error {
     fn from(error: Unsupported) -> Self {
         Self::Unsupported(Box::new(error))

@@ -3,7 +3,7 @@
 use super::command::CommandEnded;
 use super::watched::{Greeting, Watch, Watched};
 use super::{Connector, Liveness};
-use crate::error::{BoxError, ConnectError, ConnectErrorKind};
+use crate::error::{BoxError, ConnectError, ConnectErrorKind, LinkLost};
 use crate::tls;
 use buildkit_proto::checked::{CheckedBody, checked};
 use http::uri::{Authority, Scheme};
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Largest list of headers or trailers that is taken: error details travel in trailers and carry
@@ -41,13 +42,19 @@ pub(crate) struct Link {
     _closing: DropGuard,
 }
 
-/// How a connection ended.
+/// Why a connection, or a call on it, is over.
 #[derive(Debug, Clone)]
 pub(crate) struct LinkEnd {
     /// In words.
     pub(crate) reason: String,
     /// As the transport said it.
-    pub(crate) source: Option<Arc<hyper::Error>>,
+    pub(crate) source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+impl<S: Into<String>> From<S> for LinkEnd {
+    fn from(reason: S) -> Self {
+        Self { reason: reason.into(), source: None }
+    }
 }
 
 impl Link {
@@ -63,7 +70,7 @@ impl Link {
         let silent = |awaited| {
             ConnectError::new(&endpoint, ConnectErrorKind::Silent { waited: liveness.connect, awaited })
         };
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         let io = match tokio::time::timeout(liveness.connect, connector.connect()).await {
             Ok(io) => io?,
             Err(_) => return Err(silent("connection")),
@@ -125,11 +132,6 @@ impl Link {
         self.channel.clone()
     }
 
-    /// The address, for messages.
-    pub(crate) fn endpoint(&self) -> &str {
-        &self.endpoint
-    }
-
     /// How long nothing has come in.
     pub(crate) fn silent(&self) -> Duration {
         self.watch.silent()
@@ -157,7 +159,22 @@ impl Link {
             Ok(end) => end.clone(),
             Err(_) => None,
         }
-        .unwrap_or_else(|| LinkEnd { reason: "the connection was closed".into(), source: None })
+        .unwrap_or_else(|| "the connection was closed".into())
+    }
+
+    /// The error of a call that was under way when the link was given up.
+    pub(crate) fn lost(&self, call: &'static str, started: Instant, why: impl Into<LinkEnd>) -> LinkLost {
+        let LinkEnd { reason, source } = why.into();
+        LinkLost {
+            endpoint: self.endpoint.clone(),
+            call,
+            reference: None,
+            reason,
+            elapsed: started.elapsed(),
+            silent: self.silent(),
+            running: Vec::new(),
+            source,
+        }
     }
 
     /// Waits until nothing has come in for `limit`. For ever with [`Duration::MAX`].
@@ -215,7 +232,7 @@ async fn drive(
         }
     };
     let mut end_of_link = match result {
-        Ok(()) => LinkEnd { reason: "the daemon closed the connection".into(), source: None },
+        Ok(()) => "the daemon closed the connection".into(),
         Err(error) => {
             let reason = if error.is_timeout() {
                 "no answer to an HTTP/2 PING".to_owned()
@@ -240,7 +257,7 @@ async fn drive(
 /// Runs what belongs to a connection, and drops it when the connection is given up: a peer that takes no bytes would
 /// hold it for ever.
 #[derive(Clone)]
-struct Tasks(CancellationToken);
+pub(crate) struct Tasks(pub(crate) CancellationToken);
 
 impl<F> hyper::rt::Executor<F> for Tasks
 where

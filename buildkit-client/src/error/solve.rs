@@ -1,7 +1,8 @@
 //! Errors of calls that reached the daemon, or may have.
 
-use super::{BoxError, Details, Location};
+use super::{Details, Location};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 use tonic::Code;
 
@@ -244,7 +245,7 @@ pub struct LinkLost {
     pub(crate) elapsed: Duration,
     pub(crate) silent: Duration,
     pub(crate) running: Vec<String>,
-    pub(crate) source: Option<BoxError>,
+    pub(crate) source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl LinkLost {

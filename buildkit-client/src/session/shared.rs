@@ -226,7 +226,7 @@ impl SessionBuilder {
             () = tokio::time::sleep(limit) => Some(format!("no answer in {} s", limit.as_secs_f32())),
         };
         if let Some(reason) = reason {
-            return Err(client.session_lost(&link, started, reason));
+            return Err(link.lost("Control.Session", started, reason).into());
         }
         Ok(Session(Arc::new(Open {
             context,
@@ -254,7 +254,7 @@ async fn serve(
     tokio::select! {
         biased;
         end = &mut session => end.reason(),
-        (reason, _) = client.cut_off(link) => reason,
+        end = client.cut_off(link) => end.reason,
         () = context.health_lost(liveness.health_silence()) => {
             format!("no health check of the session for {} s", liveness.health_silence().as_secs_f32())
         }

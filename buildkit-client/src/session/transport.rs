@@ -4,7 +4,7 @@
 //! HTTP/2 client. Where a message ends means nothing.
 
 use super::{Router, Service, SessionContext, health};
-use crate::connect::Channel;
+use crate::connect::{Channel, Tasks};
 use crate::error::{BoxError, RequestError};
 use buildkit_proto::control::BytesMessage;
 use buildkit_proto::control::control_client::ControlClient;
@@ -107,7 +107,7 @@ async fn serve(io: Tunnel, router: Router, context: SessionContext) -> SessionEn
     // Calls in progress end with the session, however it ends.
     let calls = CancellationToken::new();
     let _calls = calls.clone().drop_guard();
-    let mut builder = hyper::server::conn::http2::Builder::new(Calls(calls));
+    let mut builder = hyper::server::conn::http2::Builder::new(Tasks(calls));
     builder
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEADERS)
@@ -150,27 +150,6 @@ fn status_of(error: &hyper::Error) -> Option<Status> {
         next = error.source();
     }
     None
-}
-
-/// Runs the calls of a session, and drops them when it ends.
-#[derive(Clone)]
-struct Calls(CancellationToken);
-
-impl<F> hyper::rt::Executor<F> for Calls
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    fn execute(&self, call: F) {
-        let ended = self.0.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                biased;
-                () = ended.cancelled_owned() => {}
-                _ = call => {}
-            }
-        });
-    }
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Streaming<BytesMessage>, Status>> + Send>>;

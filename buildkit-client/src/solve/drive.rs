@@ -3,7 +3,7 @@
 
 use super::{Plan, Solved, features, stores};
 use crate::client::{Client, REASON, broke_off, control};
-use crate::connect::{Channel, Link, is_transport};
+use crate::connect::{Channel, Link, LinkEnd, is_transport};
 use crate::error::{Error, LocalError, RequestError, SolveError, SolveErrorKind, Unsupported};
 use crate::export::{Export, Target};
 use crate::output::Outputs;
@@ -349,10 +349,10 @@ impl Running<'_> {
                     // It may build without saying who it is.
                     _ => greeted = true,
                 },
-                (reason, source) = &mut cut_off => return Err(self.lost(reason, source)),
+                end = &mut cut_off => return Err(self.lost(end)),
                 () = self.context.health_lost(liveness.health_silence()), if own => {
                     let limit = liveness.health_silence().as_secs_f32();
-                    return Err(self.lost(format!("no health check of the session for {limit} s"), None));
+                    return Err(self.lost(format!("no health check of the session for {limit} s")));
                 }
                 reason = self.carrier.ended(), if session_ended.is_none() => {
                     session_deadline.set(tokio::time::sleep(WITHOUT_SESSION));
@@ -360,7 +360,7 @@ impl Running<'_> {
                     session_ended = Some(reason);
                 }
                 () = &mut session_deadline, if session_ended.is_some() => {
-                    return Err(self.lost(session_ended.unwrap_or_default(), None));
+                    return Err(self.lost(session_ended.unwrap_or_default()));
                 }
             }
         }
@@ -379,18 +379,11 @@ impl Running<'_> {
         }
     }
 
-    fn lost(&self, reason: String, source: Option<crate::error::BoxError>) -> Error {
-        let running = self.reporter.running();
-        let error = self.client.lost(
-            self.link,
-            "Control.Solve",
-            Some(self.reference),
-            self.started,
-            reason,
-            running,
-            source,
-        );
-        self.local_cause(error)
+    fn lost(&self, why: impl Into<LinkEnd>) -> Error {
+        let mut error = self.link.lost("Control.Solve", self.started, why);
+        error.reference = Some(self.reference.to_owned());
+        error.running = self.reporter.running();
+        self.local_cause(error.into())
     }
 
     /// A failure on this side explains whatever came of it; on a shared session it may be that of another build.
@@ -406,8 +399,7 @@ impl Running<'_> {
 
     async fn failed(&mut self, status: Status, session_ended: Option<String>) -> Error {
         if is_transport(&status) {
-            let (reason, source) = broke_off(self.link, &status).await;
-            return self.lost(reason, source);
+            return self.lost(broke_off(self.link, &status).await);
         }
         self.build.answered();
         // The last words of the failed step are still on their way.
@@ -450,7 +442,7 @@ impl Running<'_> {
                 known => known,
             };
             if let Some(reason) = session_ended {
-                return self.lost(reason, Some(status.into()));
+                return self.lost(LinkEnd { reason, source: Some(Arc::new(status)) });
             }
         }
         Error::Solve(Box::new(error))
