@@ -23,6 +23,7 @@ use crate::session::upload::Upload;
 use crate::session::{Attachable, Attached, RegistryScope, Session};
 use crate::trace::TraceContext;
 use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use buildkit_fsutil::send::SendOptions;
 use buildkit_llb::State;
 use std::collections::BTreeMap;
@@ -505,6 +506,19 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Descriptor {
+    /// That of the exported image, in what the daemon returned.
+    fn of_image(response: &BTreeMap<String, String>) -> Option<Self> {
+        let json = STANDARD.decode(response.get("containerimage.descriptor")?).ok()?;
+        serde_json::from_slice(&json).ok()
+    }
+
+    /// That of the exported cache.
+    fn of_cache(response: &BTreeMap<String, String>) -> Option<Self> {
+        serde_json::from_str(response.get("cache.manifest")?).ok()
+    }
+}
+
 impl From<buildkit_proto::control::Descriptor> for Descriptor {
     fn from(descriptor: buildkit_proto::control::Descriptor) -> Self {
         Self {
@@ -534,9 +548,7 @@ impl Solved {
 
     /// Descriptor of the image that was exported.
     pub fn descriptor(&self) -> Option<Descriptor> {
-        let encoded = self.get("containerimage.descriptor")?;
-        let json = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
-        serde_json::from_slice(&json).ok()
+        Descriptor::of_image(&self.response)
     }
 
     /// Names under which the image was stored or pushed.
@@ -552,7 +564,7 @@ impl Solved {
 
     /// Descriptor of the cache that was exported.
     pub fn cache_manifest(&self) -> Option<Descriptor> {
-        serde_json::from_str(self.get("cache.manifest")?).ok()
+        Descriptor::of_cache(&self.response)
     }
 
     /// A value that the daemon or the frontend returned.
@@ -577,7 +589,7 @@ impl Solved {
     /// `--metadata-file` writes.
     pub fn metadata(&self) -> serde_json::Map<String, serde_json::Value> {
         let decode = |value: &str| {
-            let bytes = base64::engine::general_purpose::STANDARD.decode(value).ok()?;
+            let bytes = STANDARD.decode(value).ok()?;
             serde_json::from_slice::<serde_json::Value>(&bytes)
                 .ok()
                 .filter(|json| json.is_object() || json.is_array())
@@ -623,7 +635,7 @@ mod tests {
         let solved = Solved {
             response: BTreeMap::from([
                 ("containerimage.digest".into(), "sha256:ab".into()),
-                ("containerimage.descriptor".into(), base64::engine::general_purpose::STANDARD.encode(json)),
+                ("containerimage.descriptor".into(), STANDARD.encode(json)),
                 ("image.name".into(), "r/a:1,r/b:2".into()),
                 ("frontend.x".into(), "aGk=".into()),
             ]),

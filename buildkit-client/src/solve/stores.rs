@@ -10,7 +10,6 @@ use crate::session;
 use crate::session::content::{Store, Stores};
 use crate::session::member::EXPORT_STORE;
 use crate::solve::Descriptor;
-use base64::Engine as _;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -180,7 +179,7 @@ impl Opened {
     ) -> Result<(), LocalError> {
         for cache in &request.cache_to {
             let Some(dir) = &cache.0.dir else { continue };
-            let told = response.get("cache.manifest").and_then(|json| serde_json::from_str(json).ok());
+            let told = Descriptor::of_cache(response);
             let Some(manifest) = self.root(&cache_id(&cache.0.attrs, "dest"), told).await else {
                 // An export whose errors are ignored may have written nothing.
                 tracing::warn!(dir = %dir.display(), "the daemon has written no cache");
@@ -200,11 +199,7 @@ impl Opened {
         }
         for (number, export) in request.exports.iter().enumerate() {
             let Target::Store(store) = &export.target else { continue };
-            let told = response.get("containerimage.descriptor").and_then(|encoded| {
-                let json = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
-                serde_json::from_slice(&json).ok()
-            });
-            let Some(image) = self.root(EXPORT_STORE, told).await else {
+            let Some(image) = self.root(EXPORT_STORE, Descriptor::of_image(response)).await else {
                 let what =
                     format!("cannot write export {number} ({}) to the {}", export.kind, name_of(store));
                 return Err(LocalError::new(what, "the daemon reported success but never sent its data"));
