@@ -1,8 +1,14 @@
 //! A build as plain data.
 
+mod input;
 mod local;
+mod sources;
 
+pub(crate) use input::FrontendInput;
+pub use input::{Frontend, Input};
 pub use local::{Local, TarSource};
+pub(crate) use sources::registries_of;
+use sources::{Sources, hosts_of_frontend, hosts_of_options};
 
 use crate::cache::{CacheExport, CacheImport};
 use crate::content::OciStore;
@@ -10,127 +16,16 @@ use crate::error::RequestError;
 use crate::export::{Export, Target};
 use crate::policy::{Entitlement, Policy};
 use crate::session::upload::Upload;
-use crate::session::{DOCKER_HUB, RegistryScope, SessionContext, hosts_in, registry_of};
+use crate::session::{DOCKER_HUB, RegistryScope, SessionContext, registry_of};
 use buildkit_fsutil::source::SourceFs;
 use buildkit_llb::{MarshalOptions, OciLayout, Platform, State};
 use buildkit_proto::{control, pb};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 
 /// Largest message that a daemon takes.
 pub(crate) const MAX_REQUEST: usize = 16 * 1024 * 1024;
-
-/// What to build.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub enum Input {
-    /// Nothing yet; refused.
-    #[default]
-    Empty,
-    /// A graph. It is marshalled when the build starts.
-    State(State),
-    /// A graph that is marshalled already.
-    Definition(pb::Definition),
-    /// A frontend of the daemon, which makes the graph.
-    Frontend(Frontend),
-    /// A function of the caller drives the build through the gateway.
-    Gateway(Frontend),
-}
-
-impl From<State> for Input {
-    fn from(state: State) -> Self {
-        Self::State(state)
-    }
-}
-
-impl From<&State> for Input {
-    fn from(state: &State) -> Self {
-        Self::State(state.clone())
-    }
-}
-
-impl From<pb::Definition> for Input {
-    fn from(definition: pb::Definition) -> Self {
-        Self::Definition(definition)
-    }
-}
-
-impl From<buildkit_llb::Definition> for Input {
-    fn from(definition: buildkit_llb::Definition) -> Self {
-        Self::Definition(definition.to_pb())
-    }
-}
-
-impl From<Frontend> for Input {
-    fn from(frontend: Frontend) -> Self {
-        Self::Frontend(frontend)
-    }
-}
-
-/// A frontend by name, with its options as they are sent.
-///
-/// ```
-/// # use buildkit_client::request::Frontend;
-/// let dockerfile = Frontend::new("dockerfile.v0").opt("target", "test").opt("build-arg:V", "1");
-/// let image = Frontend::image("docker.io/example/frontend:1");
-/// ```
-#[derive(Clone, Default)]
-pub struct Frontend {
-    pub(crate) name: String,
-    pub(crate) opts: BTreeMap<String, String>,
-    pub(crate) inputs: BTreeMap<String, FrontendInput>,
-}
-
-impl fmt::Debug for Frontend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Frontend")
-            .field("name", &self.name)
-            .field("opts", &crate::redact::Attributes(&self.opts))
-            .field("inputs", &self.inputs.keys())
-            .finish()
-    }
-}
-
-#[derive(Clone)]
-pub(crate) enum FrontendInput {
-    State(State),
-    Definition(pb::Definition),
-}
-
-impl Frontend {
-    /// One that is built into the daemon: `dockerfile.v0` or `gateway.v0`.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), ..Self::default() }
-    }
-
-    /// One that is an image; the daemon pulls it.
-    pub fn image(reference: impl Into<String>) -> Self {
-        Self::new("gateway.v0").opt("source", reference)
-    }
-
-    /// Sets an option.
-    #[must_use]
-    pub fn opt(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.opts.insert(key.into(), value.into());
-        self
-    }
-
-    /// Gives it a graph under a name, for example as its `context`.
-    #[must_use]
-    pub fn input(mut self, name: impl Into<String>, state: impl Into<State>) -> Self {
-        self.inputs.insert(name.into(), FrontendInput::State(state.into()));
-        self
-    }
-
-    /// Gives it a marshalled graph under a name.
-    #[must_use]
-    pub fn input_definition(mut self, name: impl Into<String>, definition: pb::Definition) -> Self {
-        self.inputs.insert(name.into(), FrontendInput::Definition(definition));
-        self
-    }
-}
 
 /// Everything about a build but its session's services. All fields are public: fill it in, change
 /// it, keep it; [`Client::solve`](crate::Client::solve) has a method for each.
@@ -447,64 +342,6 @@ fn make_reproducible(message: &mut control::SolveRequest, epoch: i64) {
     }
     if message.compatibility_version == 0 {
         message.compatibility_version = REPRODUCIBLE_LAYOUT;
-    }
-}
-
-/// Registries that a frontend's options and inputs name.
-fn hosts_of_frontend(message: &control::SolveRequest) -> Result<BTreeSet<String>, RequestError> {
-    // Where a frontend reads `alpine` it means Docker Hub.
-    let mut hosts = BTreeSet::from([DOCKER_HUB.to_owned()]);
-    hosts_of_options(message, &mut hosts);
-    for definition in message.frontend_inputs.values() {
-        hosts.extend(Sources::of(definition)?.registries);
-    }
-    Ok(hosts)
-}
-
-/// Registries that options name: those of a frontend, and those that the daemon reads itself.
-fn hosts_of_options(message: &control::SolveRequest, hosts: &mut BTreeSet<String>) {
-    for (key, value) in &message.frontend_attrs {
-        // `context:ghcr.io/a/b` replaces an image by something else.
-        hosts_in(key.strip_prefix("context:").unwrap_or_default(), hosts);
-        hosts_in(value, hosts);
-        // Scanners are images, Docker Hub's unless they say otherwise.
-        if key == "attest:sbom" {
-            hosts.insert(DOCKER_HUB.to_owned());
-        }
-    }
-}
-
-/// Registries that a graph names; none where it cannot be read.
-pub(crate) fn registries_of(definition: &pb::Definition) -> BTreeSet<String> {
-    Sources::of(definition).map(|sources| sources.registries).unwrap_or_default()
-}
-
-/// What a graph reads.
-#[derive(Debug, Default)]
-struct Sources {
-    locals: BTreeSet<String>,
-    registries: BTreeSet<String>,
-}
-
-impl Sources {
-    fn of(definition: &pb::Definition) -> Result<Self, RequestError> {
-        let mut found = Self::default();
-        for bytes in &definition.def {
-            let op = pb::Op::decode(bytes.clone())
-                .map_err(|error| RequestError::Definition { source: error.into() })?;
-            // A graph inside a build op may name more; the daemon alone sees it.
-            if let Some(pb::op::Op::Source(source)) = op.op {
-                let id = source.identifier;
-                if let Some(name) = id.strip_prefix("local://") {
-                    found.locals.insert(name.to_owned());
-                } else if let Some((scheme, rest)) = id.split_once("://")
-                    && scheme.starts_with("docker-image")
-                {
-                    found.registries.insert(registry_of(rest));
-                }
-            }
-        }
-        Ok(found)
     }
 }
 
