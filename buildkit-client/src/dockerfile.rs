@@ -184,8 +184,14 @@ impl Dockerfile {
 
     /// The network of steps that do not choose one. The host's needs
     /// [`Entitlement::NetworkHost`](crate::policy::Entitlement::NetworkHost).
-    pub fn network(mut self, network: Network) -> Self {
-        self.set("force-network-mode", network.name());
+    pub fn network(mut self, network: buildkit_llb::Network) -> Self {
+        use buildkit_llb::Network;
+        let mode = match network {
+            Network::Sandbox => "sandbox",
+            Network::None => "none",
+            Network::Host => "host",
+        };
+        self.set("force-network-mode", mode);
         self
     }
 
@@ -427,28 +433,6 @@ impl From<State> for Context {
     }
 }
 
-/// A network for steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Network {
-    /// One of their own, with a way out.
-    Sandbox,
-    /// No network.
-    None,
-    /// The daemon's.
-    Host,
-}
-
-impl Network {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Sandbox => "sandbox",
-            Self::None => "none",
-            Self::Host => "host",
-        }
-    }
-}
-
 /// Limits of the steps of a build; see [`Dockerfile::resources`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resources {
@@ -539,7 +523,7 @@ mod tests {
             .shm_size(64 << 20)
             .cgroup_parent("/ci")
             .hostname("builder")
-            .network(Network::None)
+            .network(buildkit_llb::Network::None)
             .no_cache_stage("a")
             .no_cache_stage("b")
             .image_resolve_mode(buildkit_llb::ResolveMode::Pull)

@@ -10,7 +10,7 @@ use std::time::Duration;
 use buildkit_client::cache::{CacheImport, InlineCache, LocalCache, RegistryCache};
 use buildkit_client::control::Prune;
 use buildkit_client::docker_config::DockerConfig;
-use buildkit_client::dockerfile::{Dockerfile, Network};
+use buildkit_client::dockerfile::Dockerfile;
 use buildkit_client::error::report;
 use buildkit_client::export::{Compression, Export};
 use buildkit_client::{Client, Solve, Solved, progress};
@@ -29,7 +29,7 @@ fn stamped(salt: &str) -> Dockerfile {
         "FROM alpine AS run\nRUN echo {salt} && mkdir /o && cat /proc/sys/kernel/random/uuid > /o/stamp\n\
          FROM scratch\nCOPY --from=run /o /{salt}\n"
     );
-    Dockerfile::new(MemoryTree::new()).inline(text).network(Network::None)
+    Dockerfile::new(MemoryTree::new()).inline(text).network(buildkit_llb::Network::None)
 }
 
 fn salt(test: &str) -> String {
@@ -184,7 +184,7 @@ async fn an_inline_cache_travels_with_the_image() {
     let client = client(&daemon).await;
     // An inline cache knows the steps of the image itself, not those of the stages it copies from.
     let text = format!("FROM alpine\nRUN echo {salt} && cat /proc/sys/kernel/random/uuid > /stamp\n");
-    let dockerfile = || Dockerfile::new(MemoryTree::new()).inline(&text).network(Network::None);
+    let dockerfile = || Dockerfile::new(MemoryTree::new()).inline(&text).network(buildkit_llb::Network::None);
     let image = Export::image(format!("{name}:v1")).push();
     let (first, _, _) =
         stamp(client.solve(dockerfile()).export(image).cache_to(InlineCache::new()), &salt).await;
