@@ -8,8 +8,8 @@ use buildkit_client::progress;
 use buildkit_client::request::Frontend;
 use buildkit_proto::control::{SolveResponse, StatusResponse, Vertex, VertexLog};
 use buildkit_tests::fake::FakeBuildKit;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
 use tonic::Status;
 
 fn dockerfile() -> Frontend {
@@ -174,39 +174,17 @@ async fn a_tar_is_written_whole_or_not_at_all() {
 
 #[tokio::test]
 async fn a_stream_reaches_the_writer_of_the_caller() {
-    #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
-    impl tokio::io::AsyncWrite for Shared {
-        fn poll_write(
-            self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-            data: &[u8],
-        ) -> std::task::Poll<std::io::Result<usize>> {
-            self.0.lock().unwrap().extend_from_slice(data);
-            std::task::Poll::Ready(Ok(data.len()))
-        }
-        fn poll_flush(
-            self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<std::io::Result<()>> {
-            std::task::Poll::Ready(Ok(()))
-        }
-        fn poll_shutdown(
-            self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<std::io::Result<()>> {
-            std::task::Poll::Ready(Ok(()))
-        }
-    }
-    let written = Shared::default();
+    let (writer, mut reader) = tokio::io::duplex(64);
     let fake = FakeBuildKit::script()
         .on_solve(|solve| async move {
             solve.session().await?.export_file(0, &[b"bytes"]).await?;
             Ok(SolveResponse::default())
         })
         .start();
-    fake.client().solve(dockerfile()).export(Export::oci(Output::writer(written.clone()))).await.unwrap();
-    assert_eq!(*written.0.lock().unwrap(), b"bytes");
+    fake.client().solve(dockerfile()).export(Export::oci(Output::writer(writer))).await.unwrap();
+    let mut written = Vec::new();
+    reader.read_to_end(&mut written).await.unwrap();
+    assert_eq!(written, b"bytes");
 }
 
 #[tokio::test]

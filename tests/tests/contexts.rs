@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use buildkit_client::dockerfile::{Context, Dockerfile, Network, Ulimit};
+use buildkit_client::dockerfile::{Context, Dockerfile, Ulimit};
 use buildkit_client::error::{Error, RequestError, report};
 use buildkit_client::export::Export;
 use buildkit_client::history::HistoryQuery;
@@ -289,7 +289,7 @@ async fn options_of_a_dockerfile_reach_its_steps() {
         .ulimit(Ulimit::OpenFiles, 1000, 2000)
         .shm_size(128 << 20)
         .hostname("of-the-build")
-        .network(Network::None)
+        .network(buildkit_llb::Network::None)
         .label("made.by", "us");
     let dir = out(client(&daemon).await.solve(dockerfile)).await;
     assert_eq!(read(&dir, "who"), "it's, me=you\n");

@@ -467,31 +467,8 @@ async fn f26_a_hostile_flood_of_steps_and_names_is_bounded() {
 }
 
 /// A writer that fails, as a full disk does.
-#[derive(Debug, Default)]
-struct Full;
-
-impl tokio::io::AsyncWrite for Full {
-    fn poll_write(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-        _: &[u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        std::task::Poll::Ready(Err(std::io::Error::from_raw_os_error(28)))
-    }
-
-    fn poll_flush(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::task::Poll::Ready(Ok(()))
-    }
+fn full() -> Output {
+    Output::writer(tokio::fs::File::from_std(std::fs::File::create("/dev/full").unwrap()))
 }
 
 #[tokio::test]
@@ -513,7 +490,7 @@ async fn f33_of_two_exporters_both_are_accounted_for() {
     let error = fake
         .client()
         .solve(dockerfile())
-        .export(Export::oci(Output::writer(Full)))
+        .export(Export::oci(full()))
         .export(Export::tar(&path))
         .export(Export::image("reg.local/a").push())
         .await
@@ -536,8 +513,8 @@ async fn f33_of_two_exporters_both_are_accounted_for() {
     let error = fake
         .client()
         .solve(dockerfile())
-        .export(Export::oci(Output::writer(Full)))
-        .export(Export::docker(Output::writer(Full)))
+        .export(Export::oci(full()))
+        .export(Export::docker(full()))
         .await
         .unwrap_err();
     let Error::Local(local) = &error else { panic!("{error:?}") };

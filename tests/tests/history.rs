@@ -38,6 +38,10 @@ async fn record(client: &Client, reference: &str) -> HistoryRecord {
     panic!("{reference} is not remembered");
 }
 
+fn event(kind: BuildHistoryEventType, record: BuildHistoryRecord) -> BuildHistoryEvent {
+    BuildHistoryEvent { r#type: kind.into(), record: Some(record) }
+}
+
 #[tokio::test]
 async fn a_build_is_remembered_with_its_log_and_can_be_pinned_and_forgotten() {
     let Some(daemon) = Daemon::or_skip(Generation::Sid) else { return };
@@ -113,11 +117,7 @@ async fn filters_and_limits_are_the_daemons_to_apply() {
                     return Err(Status::unknown("failed to parse history filters [junk]"));
                 }
                 let record = BuildHistoryRecord { r#ref: "r".into(), ..Default::default() };
-                let event = BuildHistoryEvent {
-                    r#type: BuildHistoryEventType::Complete.into(),
-                    record: Some(record),
-                };
-                let _ = out.send(Ok(event)).await;
+                let _ = out.send(Ok(event(BuildHistoryEventType::Complete, record))).await;
                 Ok(())
             }
         })
@@ -287,9 +287,7 @@ async fn a_running_build_has_no_result_yet_and_a_short_log_is_an_error() {
                 logs: digest("sha256:0"),
                 ..Default::default()
             };
-            let event =
-                BuildHistoryEvent { r#type: BuildHistoryEventType::Started.into(), record: Some(record) };
-            let _ = out.send(Ok(event)).await;
+            let _ = out.send(Ok(event(BuildHistoryEventType::Started, record))).await;
             Ok(())
         })
         .start();
@@ -326,11 +324,7 @@ async fn a_follower_whose_status_breaks_still_gets_the_result() {
                     exporter_response: [("containerimage.digest".to_owned(), "sha256:d".to_owned())].into(),
                     ..Default::default()
                 };
-                let event = BuildHistoryEvent {
-                    r#type: BuildHistoryEventType::Complete.into(),
-                    record: Some(record),
-                };
-                let _ = out.send(Ok(event)).await;
+                let _ = out.send(Ok(event(BuildHistoryEventType::Complete, record))).await;
                 Ok(())
             }
         })
