@@ -38,7 +38,8 @@ pub(crate) const MAX_REQUEST: usize = 16 * 1024 * 1024;
 pub struct Request {
     /// What to build.
     pub input: Input,
-    /// The platform of a graph's steps that name none; that of this program when `None`.
+    /// The platform of a graph's steps that name none; that of this program when `None`. Of a frontend, the option
+    /// `platform` where it is not set.
     pub platform: Option<Platform>,
     /// Id of the build; a random one when `None`. It must be new to the daemon.
     pub reference: Option<String>,
@@ -139,6 +140,9 @@ impl Request {
             Input::Frontend(frontend) | Input::Gateway(frontend) => {
                 message.frontend.clone_from(&frontend.name);
                 message.frontend_attrs.extend(frontend.opts.clone());
+                if let Some(platform) = &self.platform {
+                    message.frontend_attrs.entry("platform".into()).or_insert_with(|| platform.to_string());
+                }
                 for (name, input) in &frontend.inputs {
                     let definition = match input {
                         FrontendInput::State(state) => self.marshal(state, session.id())?,
@@ -429,6 +433,18 @@ mod tests {
         for host in ["gcr.io", "ghcr.io.evil.com", "e.org", "reg"] {
             assert!(!scope.allows(host), "{host}");
         }
+    }
+
+    #[test]
+    fn a_frontend_is_told_of_the_platform_unless_it_has_its_own() {
+        let mut request = request(Frontend::new("dockerfile.v0"));
+        let told =
+            |request: &Request| prepare(request).unwrap().message.frontend_attrs.get("platform").cloned();
+        assert_eq!(told(&request), None);
+        request.platform = Some(Platform::LINUX_ARM64);
+        assert_eq!(told(&request).as_deref(), Some("linux/arm64"));
+        request.input = Frontend::new("dockerfile.v0").opt("platform", "linux/s390x").into();
+        assert_eq!(told(&request).as_deref(), Some("linux/s390x"));
     }
 
     #[test]

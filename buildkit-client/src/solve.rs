@@ -73,18 +73,15 @@ struct Plan {
     /// Where the build stands in a trace.
     trace: Option<TraceContext>,
     chooser: Option<Arc<dyn SessionExporter>>,
-    /// Name of an input for which there is no frontend.
-    stray_input: Option<String>,
+    /// The method that gave a frontend something where there is none.
+    stray: Option<&'static str>,
 }
 
 impl Plan {
     /// Refuses what no request can express.
     fn validate(&self) -> Result<(), RequestError> {
-        let Some(name) = &self.stray_input else { return Ok(()) };
-        Err(RequestError::option(
-            "input",
-            format!("{name:?} is for a frontend, and a graph is built without one"),
-        ))
+        let Some(option) = self.stray else { return Ok(()) };
+        Err(RequestError::option(option, "it is for a frontend, and a graph is built without one"))
     }
 
     fn running(&self) -> String {
@@ -112,7 +109,7 @@ impl Client {
             look: None,
             trace: None,
             chooser: None,
-            stray_input: None,
+            stray: None,
             request,
         };
         Solve { plan, progress: Progress::none() }
@@ -151,13 +148,17 @@ impl Solve {
     }
 
     /// Adds options, contexts and inputs of a Dockerfile build, for a [function](Client::build) that
-    /// drives one.
+    /// drives one. A graph takes none: its build is refused.
     pub fn dockerfile(mut self, dockerfile: Dockerfile) -> Self {
+        if self.frontend().is_none() {
+            self.plan.stray = Some("dockerfile");
+        }
         self.plan.request.take_dockerfile(dockerfile);
         self
     }
 
-    /// The platform of a graph's steps that name none; that of this program unless set.
+    /// The platform of a graph's steps that name none; that of this program unless set. A frontend is told of it by
+    /// its option `platform`, unless that is set.
     pub fn platform(mut self, platform: buildkit_llb::Platform) -> Self {
         self.plan.request.platform = Some(platform);
         self
@@ -221,7 +222,7 @@ impl Solve {
     pub fn input(mut self, name: impl Into<String>, state: impl Into<State>) -> Self {
         match self.frontend() {
             Some(frontend) => *frontend = std::mem::take(frontend).input(name, state),
-            None => self.plan.stray_input = Some(name.into()),
+            None => self.plan.stray = Some("input"),
         }
         self
     }

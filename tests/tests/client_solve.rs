@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 use buildkit_client::Error;
+use buildkit_client::dockerfile::Dockerfile;
 use buildkit_client::error::{RequestError, SolveErrorKind};
 use buildkit_client::export::{Export, Output};
 use buildkit_client::progress;
@@ -94,12 +95,16 @@ async fn a_missing_directory_is_found_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn an_input_for_a_graph_is_refused_before_anything_is_sent() {
+async fn what_a_graph_cannot_take_is_refused_before_anything_is_sent() {
     let fake = FakeBuildKit::script().start();
     let graph = || buildkit_llb::image("alpine");
-    let error = fake.client().solve(graph()).input("context", graph()).await.unwrap_err();
-    assert!(matches!(&error, Error::Request(RequestError::Option { .. })), "{error:?}");
-    assert!(error.report().contains("\"context\""), "{}", error.report());
+    let input = fake.client().solve(graph()).input("context", graph());
+    let dockerfile = fake.client().solve(graph()).dockerfile(Dockerfile::new(".").target("app"));
+    for (name, solve) in [("input", input), ("dockerfile", dockerfile)] {
+        let error = solve.await.unwrap_err();
+        assert!(matches!(&error, Error::Request(RequestError::Option { .. })), "{error:?}");
+        assert!(error.report().contains(name), "{}", error.report());
+    }
     assert!(fake.solves().is_empty());
 }
 
