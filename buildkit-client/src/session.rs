@@ -41,6 +41,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -50,6 +51,16 @@ use tower::util::BoxCloneSyncService;
 pub const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// Largest payload of one message that a session service should send.
 pub const MAX_CHUNK: usize = 3 * 1024 * 1024;
+/// Largest message of a service that is only asked for something. A daemon may open a thousand calls and leave a part
+/// of a message in each.
+pub(crate) const MAX_QUESTION: usize = 256 * 1024;
+/// How much of a name that a daemon has sent is told.
+const MAX_TOLD: usize = 256;
+/// Calls with fewer headers are not counted.
+const FEW_HEADERS: usize = 1024;
+/// Headers that all calls together may have which have more: some hundred bytes each while the call lasts, and what a
+/// transfer makes of its patterns. They take a byte each on the wire.
+const MANY_HEADERS: usize = 512 * 1024;
 
 /// Brings services to a session: credentials, secrets, files.
 ///
@@ -228,7 +239,7 @@ impl SessionContext {
 
     /// Notes that the daemon asked for something it was not offered.
     pub fn suspicious(&self, what: impl Into<String>) {
-        let what = what.into();
+        let what = told(&what.into());
         tracing::warn!(session = %self.0.id, what = %what, "the daemon asked for something it was not offered");
         self.running().iter().for_each(|member| member.suspicious(&what));
     }
@@ -260,6 +271,22 @@ impl SessionContext {
     }
 }
 
+/// The beginning of a text of the daemon's, which may be megabytes, safe to show.
+pub(crate) fn told(text: &str) -> String {
+    let mut end = text.len().min(MAX_TOLD);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let start = text.get(..end).unwrap_or_default();
+    let start = crate::progress::one_line(start).into_owned();
+    if end < text.len() { start + "…" } else { start }
+}
+
+/// A call's part of [`MANY_HEADERS`], among the extensions of its request. Whoever keeps what was in the headers keeps
+/// this too.
+#[derive(Clone)]
+pub(crate) struct HeaderRoom(#[allow(dead_code)] Arc<OwnedSemaphorePermit>); // held, not read
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -275,12 +302,25 @@ impl fmt::Debug for SessionContext {
 struct Router {
     services: Arc<BTreeMap<&'static str, Service>>,
     context: SessionContext,
+    headers: Arc<Semaphore>,
 }
 
 impl Router {
     fn new(services: Vec<Service>, context: SessionContext) -> Self {
         let services = services.into_iter().map(|service| (service.name, service)).collect();
-        Self { services: Arc::new(services), context }
+        Self { services: Arc::new(services), context, headers: Arc::new(Semaphore::new(MANY_HEADERS)) }
+    }
+
+    /// Counts the headers of a call; `false` when all calls together have too many.
+    fn counted(&self, request: &mut Request<Incoming>) -> bool {
+        let many = request.headers().len();
+        if many <= FEW_HEADERS {
+            return true;
+        }
+        let many = u32::try_from(many).unwrap_or(u32::MAX);
+        let Ok(room) = Arc::clone(&self.headers).try_acquire_many_owned(many) else { return false };
+        request.extensions_mut().insert(HeaderRoom(Arc::new(room)));
+        true
     }
 }
 
@@ -293,7 +333,15 @@ impl tower_service::Service<Request<Incoming>> for Router {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+        if !self.counted(&mut request) {
+            let many = request.headers().len();
+            self.context.suspicious(format!("a call with {many} headers, beside others with many"));
+            let status = tonic::Status::resource_exhausted(format!(
+                "{many} headers are too many: all calls together may have {MANY_HEADERS}"
+            ));
+            return Box::pin(std::future::ready(Ok(status.into_http())));
+        }
         let name = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or_default();
         if let Some(service) = self.services.get(name) {
             Box::pin(tower::ServiceExt::oneshot(service.inner.clone(), request))

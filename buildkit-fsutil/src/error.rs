@@ -119,7 +119,8 @@ pub enum ProtocolError {
         /// What it is to be linked to.
         target: Vec<u8>,
     },
-    /// An entry of a type that does not exist, or a size below zero.
+    /// An entry of a type that does not exist, a size below zero, or names and attributes that no file system takes;
+    /// of a long path the beginning.
     BadStat(Vec<u8>),
     /// More entries than ids, or than the receiver allows.
     TooManyEntries,

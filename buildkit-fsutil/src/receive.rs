@@ -21,6 +21,10 @@ use crate::stat::{FileMode, Stat};
 const QUEUE: usize = 16;
 /// More content in one packet is refused, so that a peer cannot make the queue large.
 const MAX_CHUNK: usize = 4 << 20;
+/// Longest path and target of a link. Linux takes 4096 bytes at once; trees that were made step by step are deeper.
+const MAX_PATH: usize = 64 << 10;
+/// Longest list of the names of an entry's extended attributes: Linux gives no longer one.
+const MAX_XATTR_NAMES: usize = 64 << 10;
 
 /// Makes something of a received tree. Calls block; they are made on one thread, one after the other.
 ///
@@ -188,6 +192,10 @@ async fn take<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
                 if packet.data.len() > MAX_CHUNK {
                     return Err(ProtocolError::Packet(packet.r#type).into());
                 }
+                if let Some(stat) = packet.stat.as_ref().filter(|stat| is_too_large(stat)) {
+                    let start = stat.path.get(..stat.path.len().min(256)).unwrap_or_default();
+                    return Err(ProtocolError::BadStat(start.to_vec()).into());
+                }
                 if feed.send(packet).await.is_err() {
                     // The thread has failed; what it has to say comes the other way.
                     std::future::pending::<()>().await;
@@ -201,6 +209,13 @@ async fn take<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         }
     }
     finished.get().copied().ok_or(TransferError::Ended)
+}
+
+/// Whether an entry is larger than a file system has them: some dozen may wait to be written.
+fn is_too_large(stat: &buildkit_proto::fsutil::Stat) -> bool {
+    let names: usize = stat.xattrs.keys().map(|name| name.len() + 1).sum();
+    let values: usize = stat.xattrs.values().map(Bytes::len).sum();
+    stat.path.len().max(stat.linkname.len()) > MAX_PATH || names > MAX_XATTR_NAMES || values > MAX_CHUNK
 }
 
 enum Reply {

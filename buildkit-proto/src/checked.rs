@@ -4,17 +4,21 @@ use http_body::{Body, Frame};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tonic::client::GrpcService;
-use tonic::codegen::http::header::HeaderMap;
+use tonic::codegen::http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::metadata::MetadataMap;
 
 /// Where the details of an error travel, in base64.
 const DETAILS: &str = "grpc-status-details-bin";
+/// With more names, headers or trailers lose what gRPC has no use for. Where both have many, tonic panics when it puts
+/// them into one map.
+const MAX_NAMES: usize = 1024;
 
-/// A connection to a peer that is not trusted: details of errors that are no base64 are left out of its answers.
+/// A connection to a peer that is not trusted: details of errors that are no base64 are left out of its answers, and
+/// names of headers by the thousand.
 ///
-/// tonic panics when it reads them. What is left is the error without details.
+/// tonic panics when it reads them. What is left is the error without details, and what gRPC knows of the headers.
 #[derive(Debug, Clone)]
 pub struct Checked<S>(S);
 
@@ -83,6 +87,11 @@ impl<B: Body> Body for CheckedBody<B> {
 }
 
 fn check(headers: &mut HeaderMap) {
+    if headers.keys_len() > MAX_NAMES {
+        let known = |name: &HeaderName| name.as_str().starts_with("grpc-") || *name == CONTENT_TYPE;
+        let few = headers.iter().filter(|(name, _)| known(name)).take(MAX_NAMES);
+        *headers = few.map(|(name, value)| (name.clone(), value.clone())).collect();
+    }
     let Some(value) = headers.get(DETAILS) else { return };
     let mut alone = HeaderMap::new();
     alone.insert(DETAILS, value.clone());
@@ -108,6 +117,64 @@ mod tests {
     }
 
     struct Trailers(Option<HeaderMap>);
+
+    /// Answers with an empty message and this many names of headers, and as many of trailers.
+    #[derive(Clone)]
+    struct Wordy(usize);
+
+    struct Message(Vec<Frame<Bytes>>);
+
+    impl Body for Message {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.pop().map(Ok))
+        }
+    }
+
+    impl Service<Request<tonic::body::Body>> for Wordy {
+        type Response = Response<Message>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<tonic::body::Body>) -> Self::Future {
+            let named = |start: &'static str| {
+                let names =
+                    (0..self.0).filter_map(move |at| format!("{start}-{at}").parse::<HeaderName>().ok());
+                names.map(|name| (name, HeaderValue::from_static("")))
+            };
+            let mut end: HeaderMap = named("t").collect();
+            end.insert("grpc-status", HeaderValue::from_static("0"));
+            let frames = vec![Frame::trailers(end), Frame::data(Bytes::from_static(&[0; 5]))];
+            let mut answer = Response::new(Message(frames));
+            answer.headers_mut().extend(named("h").map(|(name, value)| (Some(name), value)));
+            answer.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+            std::future::ready(Ok(answer))
+        }
+    }
+
+    #[test]
+    fn names_of_headers_by_the_thousand_are_left_out() {
+        for (names, left) in [(0, 2), (500, 1002), (1500, 2), (20_000, 2)] {
+            let mut client = ControlClient::new(Checked::new(Wordy(names)));
+            let mut call = Box::pin(client.info(InfoRequest {}));
+            let Poll::Ready(answer) = call.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()))
+            else {
+                panic!("the peer answers at once");
+            };
+            let answer = answer.expect("the peer answers with a message");
+            // Of the names that are known, one is in the headers and one behind the message.
+            assert_eq!(answer.metadata().keys().count(), left, "{names}");
+        }
+    }
 
     impl Body for Trailers {
         type Data = Bytes;

@@ -1,5 +1,6 @@
 //! Files between client and daemon, served by the client.
 
+use crate::bounded::{self, Bounded};
 use bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{DecodeContext, WireType};
 use prost::{DecodeError, Message};
@@ -38,9 +39,9 @@ impl RawMessage {
     /// Decodes the bytes; `bytes` fields share the buffer.
     ///
     /// # Errors
-    /// When the bytes are not a message of this kind.
-    pub fn decode_as<M: Message + Default>(self) -> Result<M, DecodeError> {
-        M::decode(self.0)
+    /// When the bytes are not a message of this kind, or one of more than [`MAX_PARTS`](crate::bounded::MAX_PARTS).
+    pub fn decode_as<M: Message + Default>(self) -> Result<M, Bounded> {
+        bounded::decode(self.0)
     }
 }
 

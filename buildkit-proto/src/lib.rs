@@ -23,6 +23,7 @@
 //! assert_eq!(canonical::encode_op(&op)[..2], [0x5a, 0x00]);
 //! ```
 
+pub mod bounded;
 pub mod canonical;
 #[cfg(feature = "grpc")]
 pub mod checked;

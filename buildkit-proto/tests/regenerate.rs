@@ -43,6 +43,7 @@ fn generate(proto: &Path, out: &Path) -> Result<(), Box<dyn std::error::Error>> 
     let gated = r#"#[cfg(feature = "grpc")]"#;
     tonic_prost_build::configure()
         .build_transport(false)
+        .codec_path("crate::bounded::BoundedCodec")
         .client_mod_attribute(".", gated)
         .server_mod_attribute(".", gated)
         .out_dir(out)

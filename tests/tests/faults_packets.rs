@@ -65,6 +65,15 @@ fn link(path: &str, target: &str) -> Packet {
     entry(path, SYMLINK, 0, target)
 }
 
+/// A file with so many extended attributes of so many bytes.
+fn with_attributes(count: usize, bytes: usize) -> Packet {
+    let mut packet = file("a", 3);
+    if let Some(stat) = &mut packet.stat {
+        stat.xattrs = (0..count).map(|at| (format!("user.{at}"), vec![0; bytes].into())).collect();
+    }
+    packet
+}
+
 fn end() -> Packet {
     Packet::default()
 }
@@ -190,6 +199,10 @@ async fn f34_hostile_sender_is_told_and_the_build_says_why() {
             "unexpected packet of type 99",
         ),
         ("a huge packet", with(vec![data(0, &vec![0; 5 << 20])]), "unexpected packet of type 2"),
+        ("a huge path", raw(vec![file(&"x".repeat(1 << 20), 3)]), "unusable metadata of \"xxx"),
+        ("a huge target", raw(vec![link("a", &"x".repeat(1 << 20))]), "unusable metadata of \"a\""),
+        ("attributes by the thousand", raw(vec![with_attributes(20_000, 0)]), "unusable metadata of \"a\""),
+        ("attributes by the megabyte", raw(vec![with_attributes(5, 1 << 20)]), "unusable metadata of \"a\""),
         ("no packet at all", vec![junk], "broke"),
     ] {
         let out = tempfile::tempdir().unwrap();

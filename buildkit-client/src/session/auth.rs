@@ -22,11 +22,12 @@ use buildkit_proto::auth::{
     CredentialsRequest, CredentialsResponse, FetchTokenRequest, FetchTokenResponse, GetTokenAuthorityRequest,
     GetTokenAuthorityResponse, VerifyTokenAuthorityRequest, VerifyTokenAuthorityResponse,
 };
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
 use super::member::Given;
-use super::{Attachable, Service, SessionContext, hub};
+use super::{Attachable, MAX_QUESTION, Service, SessionContext, hub, told};
 use crate::docker_config::DockerConfig;
 use crate::progress::one_line;
 use crate::tls::Tls;
@@ -48,6 +49,13 @@ use token_authority::Seeds;
 const KEEP: Duration = Duration::from_secs(290);
 /// Registries that are remembered; a build has some.
 const MAX_HOSTS: usize = 256;
+/// Longest name of a registry: that of a host, and a port.
+const MAX_HOST: usize = 260;
+/// Scopes of a token, and the bytes of all of them.
+const MAX_SCOPES: usize = 1024;
+const MAX_SCOPE_BYTES: usize = 64 * 1024;
+/// Tokens that are fetched at once; the others wait.
+const MAX_FETCHES: usize = 16;
 
 /// Gives the daemon access to registries, with credentials of a [`CredentialProvider`].
 ///
@@ -181,9 +189,10 @@ impl Attachable for Auth {
             session: session.clone(),
             seeds: Seeds::new(self.settings.seed_dir.clone()),
             hosts: Arc::default(),
+            fetches: Arc::new(Semaphore::new(MAX_FETCHES)),
         };
         let methods = &["Credentials", "FetchToken", "GetTokenAuthority", "VerifyTokenAuthority"];
-        vec![Service::new(AuthServer::new(service), methods)]
+        vec![Service::new(AuthServer::new(service).max_decoding_message_size(MAX_QUESTION), methods)]
     }
 }
 
@@ -194,6 +203,7 @@ struct AuthService {
     session: SessionContext,
     seeds: Seeds,
     hosts: Arc<Mutex<Hosts>>,
+    fetches: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -216,6 +226,11 @@ impl AuthService {
 
     /// Credentials that the daemon may use for this request.
     async fn credentials(&self, request: &CredentialRequest) -> Result<Option<Credentials>, Status> {
+        if request.host.len() > MAX_HOST {
+            let host = told(&request.host);
+            self.session.suspicious(format!("credentials for {host}, which is no host"));
+            return Err(Status::invalid_argument(format!("{host} is no host")));
+        }
         if !self.session.allows_registry(&request.host) {
             self.refuse(&request.host);
             return Ok(None);
@@ -294,6 +309,10 @@ impl AuthService {
     }
 
     async fn fetch(&self, request: FetchTokenRequest) -> Result<FetchTokenResponse, Status> {
+        let bytes: usize = request.scopes.iter().map(String::len).sum();
+        if request.scopes.len() > MAX_SCOPES || bytes > MAX_SCOPE_BYTES {
+            return Err(Status::invalid_argument("a token for so many scopes is not asked for"));
+        }
         let mut wanted = CredentialRequest::new(&request.host);
         wanted.scopes = request.scopes.iter().map(|scope| Scope::parse(scope)).collect();
         let credentials = self.credentials(&wanted).await?;
@@ -322,6 +341,7 @@ impl AuthService {
             scopes: &request.scopes,
             credentials: credentials.as_ref(),
         };
+        let _turn = self.fetches.acquire().await;
         match fetch.run(token::Patience::default()).await {
             Ok(token) => {
                 step.done();

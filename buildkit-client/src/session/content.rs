@@ -1,6 +1,6 @@
 //! Content stores, read and filled by the daemon.
 
-use super::{MAX_MESSAGE, Service, SessionContext};
+use super::{MAX_MESSAGE, Service, SessionContext, told};
 use crate::content::{ContentStore, Digest, Hasher, NewBlob, OciLayout, OciStore};
 use crate::error::RequestError;
 use buildkit_proto::content as pb;
@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -23,6 +23,10 @@ use tonic::{Code, Request, Response, Status, Streaming};
 const CHUNK: u64 = 1024 * 1024;
 /// Blobs that one store may receive at once.
 const MAX_WRITES: usize = 256;
+/// Longest name of a write; the real ones have some hundred bytes.
+const MAX_NAME: usize = 4096;
+/// Blobs that are sent at once, the others wait: each holds a file open, and some chunks that the daemon need not take.
+const MAX_READS: usize = 32;
 /// Digests of received blobs that are kept to find the one that the others hang on.
 const MAX_RECEIVED: usize = 64 * 1024;
 
@@ -142,7 +146,8 @@ impl fmt::Debug for Stores {
 
 /// The service.
 pub(crate) fn service(context: SessionContext) -> Service {
-    let server = ContentServer::new(Server { context }).max_decoding_message_size(MAX_MESSAGE);
+    let reads = Arc::new(Semaphore::new(MAX_READS));
+    let server = ContentServer::new(Server { context, reads }).max_decoding_message_size(MAX_MESSAGE);
     Service::new(
         server,
         &["Info", "Update", "List", "Delete", "Read", "Status", "ListStatuses", "Write", "Abort"],
@@ -152,6 +157,7 @@ pub(crate) fn service(context: SessionContext) -> Service {
 #[derive(Debug, Clone)]
 struct Server {
     context: SessionContext,
+    reads: Arc<Semaphore>,
 }
 
 impl Server {
@@ -161,6 +167,7 @@ impl Server {
             .and_then(|value| value.to_str().ok())
             .ok_or_else(|| Status::invalid_argument("no content store is named"))?;
         self.context.store(id).ok_or_else(|| {
+            let id = told(id);
             self.context.suspicious(format!("content store {id:?}"));
             Status::not_found(format!("unknown store {id}"))
         })
@@ -203,7 +210,7 @@ impl Server {
 }
 
 fn digest(text: &str) -> Result<Digest, Status> {
-    Digest::parse(text).ok_or_else(|| Status::invalid_argument(format!("{text:?} is no digest")))
+    Digest::parse(text).ok_or_else(|| Status::invalid_argument(format!("{:?} is no digest", told(text))))
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -258,11 +265,13 @@ impl Content for Server {
             Ok(wanted) if wanted > 0 => wanted.min(size - offset),
             _ => size - offset,
         };
+        let slot = Arc::clone(&self.reads).acquire_owned().await;
         let content =
             store.content.read(&digest, offset).await.map_err(|error| self.broken(&store, "read", error))?;
         let (answer, answers) = mpsc::channel(2);
         let this = self.clone();
         tokio::spawn(this.context.closed().clone().run_until_cancelled_owned(async move {
+            let _slot = slot;
             if let Err(error) = send(content, left, &answer).await {
                 let _ = answer.send(Err(this.broken(&store, "read", error))).await;
             }
@@ -277,7 +286,8 @@ impl Content for Server {
         let store = self.choose(request.metadata())?;
         let name = &request.get_ref().r#ref;
         let status = store.lock().writing.get(name).cloned();
-        let status = status.ok_or_else(|| Status::not_found(format!("no write {name:?} is under way")))?;
+        let status =
+            status.ok_or_else(|| Status::not_found(format!("no write {:?} is under way", told(name))))?;
         Ok(Response::new(pb::StatusResponse { status: Some(status) }))
     }
 
@@ -312,7 +322,7 @@ impl Content for Server {
             // What was written goes with the call that writes it.
             Ok(Response::new(()))
         } else {
-            Err(Status::not_found(format!("no write {name:?} is under way")))
+            Err(Status::not_found(format!("no write {:?} is under way", told(name))))
         }
     }
 }
@@ -389,8 +399,8 @@ impl Server {
         store: &'a Store,
         message: &pb::WriteContentRequest,
     ) -> Result<Receiving<'a>, Status> {
-        if message.r#ref.is_empty() {
-            return Err(Status::invalid_argument("the first message of a write names it"));
+        if message.r#ref.is_empty() || message.r#ref.len() > MAX_NAME {
+            return Err(Status::invalid_argument("the first message of a write names it, in few words"));
         }
         let expected = if message.expected.is_empty() { None } else { Some(digest(&message.expected)?) };
         if let Some(digest) = &expected {

@@ -1,6 +1,6 @@
 //! Local directories, read by the daemon.
 
-use super::{MAX_MESSAGE, Service, SessionContext};
+use super::{HeaderRoom, MAX_QUESTION, Service, SessionContext, told};
 use crate::error::RequestError;
 use crate::request::Local;
 use buildkit_fsutil::Printable;
@@ -99,7 +99,7 @@ pub(crate) async fn text(tree: Arc<dyn SourceFs>, path: String, limit: usize) ->
 pub(crate) fn service(options: SendOptions, context: SessionContext) -> Service {
     let slots = Arc::new(Semaphore::new(MAX_TRANSFERS));
     let server =
-        FileSyncServer::new(Sender { options, context, slots }).max_decoding_message_size(MAX_MESSAGE);
+        FileSyncServer::new(Sender { options, context, slots }).max_decoding_message_size(MAX_QUESTION);
     Service::new(server, &["DiffCopy", "TarStream"])
 }
 
@@ -125,7 +125,9 @@ impl FileSync for Sender {
             follow_paths: values(metadata, "followpaths")?,
             map: Some(noting_names(name.clone(), self.context.clone())),
         };
+        let room = request.extensions().get::<HeaderRoom>().cloned();
         let Some(tree) = self.context.local(&name) else {
+            let name = told(&name);
             self.context.suspicious(format!("local directory {name:?}"));
             return Err(Status::not_found(format!("no access allowed to dir {name:?}")));
         };
@@ -137,6 +139,7 @@ impl FileSync for Sender {
         let slots = Arc::clone(&self.slots);
         // The daemon may drop the call at any time; the sender ends when nobody takes its packets.
         tokio::spawn(async move {
+            let _room = room;
             let ended = context.closed().clone().cancelled_owned();
             let sending = async {
                 let _slot = tokio::select! {

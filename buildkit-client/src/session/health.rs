@@ -1,6 +1,6 @@
 //! The health check of a session: daemons end sessions that do not answer it.
 
-use super::{Service, SessionContext};
+use super::{MAX_QUESTION, Service, SessionContext};
 use buildkit_proto::health::health_check_response::ServingStatus;
 use buildkit_proto::health::health_server::{Health, HealthServer};
 use buildkit_proto::health::{
@@ -12,7 +12,8 @@ use tonic::{Request, Response, Status};
 
 /// The service. It says that we serve for as long as the session is open.
 pub(super) fn service(context: SessionContext) -> Service {
-    Service::new(HealthServer::new(Answer(context)), &["Check", "List", "Watch"])
+    let server = HealthServer::new(Answer(context)).max_decoding_message_size(MAX_QUESTION);
+    Service::new(server, &["Check", "List", "Watch"])
 }
 
 #[derive(Debug)]

@@ -16,9 +16,8 @@ use buildkit_proto::secrets::secrets_server::{Secrets as SecretsRpc, SecretsServ
 use buildkit_proto::secrets::{GetSecretRequest, GetSecretResponse};
 use tonic::{Request, Response, Status};
 
-use super::{Attachable, Service, SessionContext};
+use super::{Attachable, MAX_QUESTION, Service, SessionContext, told};
 use crate::error::BoxError;
-use crate::progress::one_line;
 use crate::secret::Secret;
 
 /// The largest secret a daemon takes: 500 KiB, counted as 1000 times 512.
@@ -159,7 +158,8 @@ impl Secrets {
 impl Attachable for Secrets {
     fn services(&self, session: &SessionContext) -> Vec<Service> {
         let service = SecretsService { secrets: self.clone(), session: session.clone() };
-        vec![Service::new(SecretsServer::new(service), &["GetSecret"])]
+        let server = SecretsServer::new(service).max_decoding_message_size(MAX_QUESTION);
+        vec![Service::new(server, &["GetSecret"])]
     }
 }
 
@@ -176,7 +176,7 @@ impl SecretsRpc for SecretsService {
         request: Request<GetSecretRequest>,
     ) -> Result<Response<GetSecretResponse>, Status> {
         let id = request.into_inner().id;
-        let shown = one_line(&id);
+        let shown = told(&id);
         match self.secrets.find(&id).await {
             Ok(Some(secret)) if secret.len() > MAX_SECRET => {
                 Err(Status::unknown(format!("invalid secret size {}", secret.len())))

@@ -21,8 +21,7 @@ use tokio::sync::Semaphore;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Attachable, Service, SessionContext};
-use crate::progress::one_line;
+use super::{Attachable, MAX_QUESTION, Service, SessionContext, told};
 
 mod agent;
 mod key;
@@ -129,9 +128,7 @@ impl Ssh {
 
     fn agent(&self, id: &str) -> Result<&Agent, Status> {
         let id = if id.is_empty() { DEFAULT } else { id };
-        self.agents
-            .get(id)
-            .ok_or_else(|| Status::not_found(format!("unset ssh forward key {}", one_line(id))))
+        self.agents.get(id).ok_or_else(|| Status::not_found(format!("unset ssh forward key {}", told(id))))
     }
 }
 
@@ -186,7 +183,8 @@ fn read_key(path: &Path) -> Result<Key, SshError> {
 
 impl Attachable for Ssh {
     fn services(&self, _: &SessionContext) -> Vec<Service> {
-        vec![Service::new(SshServer::new(self.clone()), &["CheckAgent", "ForwardAgent"])]
+        let server = SshServer::new(self.clone()).max_decoding_message_size(MAX_QUESTION);
+        vec![Service::new(server, &["CheckAgent", "ForwardAgent"])]
     }
 }
 
@@ -212,7 +210,7 @@ impl SshRpc for Ssh {
         let slot = Arc::clone(&self.slots.0).acquire_owned().await;
         let requests = request.into_inner().map_ok(|message| message.data).map_err(io::Error::other);
         let answers = forward(agent, requests).await.map_err(|error| {
-            Status::unavailable(format!("the ssh agent {} cannot be reached: {error}", one_line(&id)))
+            Status::unavailable(format!("the ssh agent {} cannot be reached: {error}", told(&id)))
         })?;
         let answers = answers.map(move |chunk| {
             // Held for as long as there are answers.

@@ -1,6 +1,6 @@
 //! Streams that the daemon fetches under a URL: `http://buildkit-session/ID`.
 
-use super::{MAX_CHUNK, MAX_MESSAGE, Service, SessionContext};
+use super::{MAX_CHUNK, MAX_QUESTION, Service, SessionContext, told};
 use buildkit_proto::upload::BytesMessage;
 use buildkit_proto::upload::upload_server::{Upload as UploadRpc, UploadServer};
 use bytes::Bytes;
@@ -69,7 +69,7 @@ pub(crate) fn url(id: &str) -> String {
 
 /// The service. Each stream is served once.
 pub(crate) fn service(context: SessionContext) -> Service {
-    Service::new(UploadServer::new(Server { context }).max_decoding_message_size(MAX_MESSAGE), &["Pull"])
+    Service::new(UploadServer::new(Server { context }).max_decoding_message_size(MAX_QUESTION), &["Pull"])
 }
 
 #[derive(Debug)]
@@ -89,6 +89,7 @@ impl UploadRpc for Server {
         let id = path.rsplit('/').next().unwrap_or_default().to_owned();
         let upload = self.context.take_upload(&id);
         let Some(mut reader) = upload.and_then(|upload| upload.open()) else {
+            let id = told(&id);
             self.context.suspicious(format!("upload {id:?}"));
             return Err(Status::not_found(format!("no http response from session for {id}")));
         };

@@ -724,7 +724,7 @@ pub mod llb_bridge_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.buildkit.v1.frontend.LLBBridge/ResolveImageConfig",
             );
@@ -753,7 +753,7 @@ pub mod llb_bridge_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.buildkit.v1.frontend.LLBBridge/ResolveSourceMeta",
             );
@@ -779,7 +779,7 @@ pub mod llb_bridge_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.buildkit.v1.frontend.LLBBridge/Solve",
             );
@@ -803,7 +803,7 @@ pub mod llb_bridge_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.buildkit.v1.frontend.LLBBridge/ReadFile",
             );
@@ -829,7 +829,7 @@ pub mod llb_bridge_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.buildkit.v1.frontend.LLBBridge/ReadDir",
             );
@@ -855,7 +855,7 @@ pub mod llb_bridge_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.buildkit.v1.frontend.LLBBridge/StatFile",
             );
@@ -881,7 +881,7 @@ pub mod llb_bridge_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.buildkit.v1.frontend.LLBBridge/Evaluate",
             );
@@ -904,7 +904,7 @@ pub mod llb_bridge_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.buildkit.v1.frontend.LLBBridge/Ping",
             );
@@ -925,7 +925,7 @@ pub mod llb_bridge_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.buildkit.v1.frontend.LLBBridge/Return",
             );
@@ -948,7 +948,7 @@ pub mod llb_bridge_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.buildkit.v1.frontend.LLBBridge/Inputs",
             );
@@ -974,7 +974,7 @@ pub mod llb_bridge_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.buildkit.v1.frontend.LLBBridge/NewContainer",
             );
@@ -1003,7 +1003,7 @@ pub mod llb_bridge_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.buildkit.v1.frontend.LLBBridge/ReleaseContainer",
             );
@@ -1033,7 +1033,7 @@ pub mod llb_bridge_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.buildkit.v1.frontend.LLBBridge/ExecProcess",
             );
@@ -1059,7 +1059,7 @@ pub mod llb_bridge_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.buildkit.v1.frontend.LLBBridge/ReadFileContainer",
             );
@@ -1088,7 +1088,7 @@ pub mod llb_bridge_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.buildkit.v1.frontend.LLBBridge/ReadDirContainer",
             );
@@ -1117,7 +1117,7 @@ pub mod llb_bridge_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.buildkit.v1.frontend.LLBBridge/StatFileContainer",
             );
@@ -1143,7 +1143,7 @@ pub mod llb_bridge_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.buildkit.v1.frontend.LLBBridge/Warn",
             );
@@ -1383,7 +1383,7 @@ pub mod llb_bridge_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ResolveImageConfigSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1428,7 +1428,7 @@ pub mod llb_bridge_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ResolveSourceMetaSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1471,7 +1471,7 @@ pub mod llb_bridge_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SolveSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1516,7 +1516,7 @@ pub mod llb_bridge_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReadFileSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1559,7 +1559,7 @@ pub mod llb_bridge_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReadDirSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1604,7 +1604,7 @@ pub mod llb_bridge_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StatFileSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1649,7 +1649,7 @@ pub mod llb_bridge_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = EvaluateSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1692,7 +1692,7 @@ pub mod llb_bridge_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PingSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1735,7 +1735,7 @@ pub mod llb_bridge_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReturnSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1778,7 +1778,7 @@ pub mod llb_bridge_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = InputsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1823,7 +1823,7 @@ pub mod llb_bridge_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = NewContainerSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1868,7 +1868,7 @@ pub mod llb_bridge_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReleaseContainerSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1914,7 +1914,7 @@ pub mod llb_bridge_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExecProcessSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1959,7 +1959,7 @@ pub mod llb_bridge_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReadFileContainerSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2002,7 +2002,7 @@ pub mod llb_bridge_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReadDirContainerSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2047,7 +2047,7 @@ pub mod llb_bridge_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StatFileContainerSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2090,7 +2090,7 @@ pub mod llb_bridge_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WarnSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

@@ -100,7 +100,7 @@ pub mod upload_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::bounded::BoundedCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/moby.upload.v1.Upload/Pull",
             );
@@ -243,7 +243,7 @@ pub mod upload_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PullSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::bounded::BoundedCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

@@ -17,7 +17,8 @@ fn shown_service(auth: Auth, hosts: &[&str], progress: Option<Reporter>) -> (Aut
     let scope = RegistryScope::hosts(hosts);
     let build = session.join(Offer { scope, progress, ..Offer::default() }).unwrap();
     let seeds = Seeds::new(None);
-    (AuthService { auth, session, seeds, hosts: Arc::default() }, build)
+    let fetches = Arc::new(Semaphore::new(1));
+    (AuthService { auth, session, seeds, hosts: Arc::default(), fetches }, build)
 }
 
 fn ann(host: &str) -> Auth {
