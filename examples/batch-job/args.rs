@@ -1,7 +1,7 @@
 //! The command line: buildctl's words, the old ones included.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use buildkit_client::progress::Mode;
@@ -201,6 +201,16 @@ impl Build {
     /// The OCI layouts that the build may read.
     pub(crate) fn oci_layouts(&self) -> BTreeMap<String, PathBuf> {
         self.oci_layouts.iter().map(|(name, dir)| (name.clone(), PathBuf::from(dir))).collect()
+    }
+
+    /// The files that are written, by flag.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let files = [
+            ("--metadata-file", &self.metadata_file),
+            ("--digest-file", &self.digest_file),
+            ("--ref-file", &self.ref_file),
+        ];
+        files.into_iter().filter_map(|(flag, file)| Some((flag, file.as_deref()?)))
     }
 
     /// The exporters, old words and new.

@@ -57,6 +57,9 @@ pub(crate) async fn run(args: &Args, build: &Build) -> Result<Solved, Failure> {
     let (secrets, agents) = (secrets(build).await?, agents(&build.agents).await?);
     let policy = build.source_policy_file.as_ref().map(Policy::from_file).transpose().map_err(failure)?;
     let progress = progress(build)?;
+    for (flag, file) in build.files() {
+        writable(flag, file)?;
+    }
 
     let client = connect(args).await?;
     let mut solve = client.solve(frontend).auth(auth).attach(secrets).attach(agents).progress(progress);
@@ -249,6 +252,21 @@ fn exit(error: &Error) -> Exit {
 fn is_about_credentials(error: &Error) -> bool {
     std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source())
         .any(|error| error.is::<CredentialError>() || error.is::<RealmError>() || error.is::<TokenError>())
+}
+
+/// A result that could not be written is known before anything is built. Leaves no file behind that was not there.
+fn writable(flag: &str, file: &Path) -> Result<(), Failure> {
+    let found = std::fs::metadata(file);
+    // A pipe is for one reader, who takes its end for the end of the result.
+    if found.as_ref().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return Ok(());
+    }
+    let opened = std::fs::File::options().append(true).create(true).open(file);
+    opened.map_err(|error| Failure::other(&format!("{flag} {}", file.display()), error))?;
+    if found.is_err() {
+        let _ = std::fs::remove_file(file);
+    }
+    Ok(())
 }
 
 async fn write(file: &Path, text: &str) -> Result<(), Failure> {

@@ -36,7 +36,10 @@ async fn main() -> std::process::ExitCode {
                 failure.exit
             }
         },
-        () = ended() => Exit::Interrupted,
+        () = ended() => {
+            eprintln!("error: ended by a signal; the daemon has been told to stop");
+            Exit::Interrupted
+        }
     };
     exit.into()
 }

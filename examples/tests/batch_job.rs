@@ -264,6 +264,13 @@ async fn what_is_wrong_on_this_side_is_1() {
         .await
         .ended(1, &["no digest"]);
     assert!(!Path::new(&scene.path("digest")).exists());
+    // Before the build, not after an image was pushed.
+    for flag in ["--metadata-file", "--digest-file", "--ref-file"] {
+        let file = format!("{missing}/file");
+        let ran = run(scene.build(&daemon.endpoint).args([flag, &file])).await;
+        ran.ended(1, &[&format!("{flag} {file}: No such file")]);
+        assert!(!ran.said.contains("load build definition"), "{}", ran.said);
+    }
 }
 
 #[tokio::test]
@@ -359,6 +366,8 @@ async fn a_signal_stops_the_build_on_the_daemon_and_is_130() {
     let start = Instant::now();
     let status = tokio::time::timeout(Duration::from_secs(10), job.wait()).await.unwrap().unwrap();
     assert_eq!(status.code(), Some(130));
+    stderr.read_to_end(&mut said).await.unwrap();
+    assert!(String::from_utf8_lossy(&said).ends_with("the daemon has been told to stop\n"));
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     // Nobody runs the step any more: the daemon's processes are ours to see.
     let gone = || {
