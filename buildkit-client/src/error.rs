@@ -22,7 +22,9 @@ use std::sync::Arc;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a call of this crate failed.
-#[derive(Debug)]
+///
+/// `{:?}` is what a program shows that returns it from `main`, so it is for people: the [report](Self::report), the
+/// lines of the file that it is about, and what the failed step said last. `{:#?}` shows the fields.
 #[non_exhaustive]
 pub enum Error {
     /// No usable connection to the daemon. Nothing was sent.
@@ -98,6 +100,37 @@ pub fn report(error: &(dyn std::error::Error + 'static)) -> String {
         next = source.source();
     }
     text
+}
+
+/// Lines of a failed step's output that `{:?}` shows.
+const SHOWN_LOGS: usize = 10;
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            let (name, field): (_, &dyn fmt::Debug) = match self {
+                Self::Connect(error) => ("Connect", error),
+                Self::Request(error) => ("Request", error),
+                Self::Solve(error) => ("Solve", error),
+                Self::LinkLost(error) => ("LinkLost", error),
+                Self::Rpc(error) => ("Rpc", error),
+                Self::Local(error) => ("Local", error),
+                Self::Unsupported(error) => ("Unsupported", error),
+                Self::Canceled => return f.write_str("Canceled"),
+            };
+            return f.debug_tuple(name).field(field).finish();
+        }
+        f.write_str(&self.report())?;
+        let Some(solve) = self.as_solve() else { return Ok(()) };
+        if let Some(excerpt) = solve.location().and_then(Location::excerpt) {
+            write!(f, "\n{excerpt}")?;
+        }
+        let logs = solve.last_logs();
+        for line in logs.iter().skip(logs.len().saturating_sub(SHOWN_LOGS)) {
+            write!(f, "\n{}", shown(line))?;
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for Error {

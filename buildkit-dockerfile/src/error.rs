@@ -12,7 +12,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// `Display` is one sentence for the author of the Dockerfile; [`Error::locations`] says where, and
 /// [`Error::excerpt`] shows it. The cause, if there is one, is in [`source`](StdError::source) and is
-/// not printed by `Display`.
+/// not printed by `Display`. `{:?}`, which is what `main` shows, is the sentence with its lines and causes; `{:#?}` shows
+/// the fields.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -147,6 +148,18 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            fmt::Display::fmt(self, f)?;
+            let mut cause = self.source();
+            while let Some(error) = cause {
+                write!(f, ": {error}")?;
+                cause = error.source();
+            }
+            for (n, lines) in self.0.locations.iter().enumerate() {
+                write!(f, "{}{lines}", if n == 0 { " (" } else { ", " })?;
+            }
+            return f.write_str(if self.0.locations.is_empty() { "" } else { ")" });
+        }
         f.debug_struct("Error")
             .field("kind", &self.0.kind)
             .field("message", &self.0.message)
@@ -159,5 +172,17 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|e| e as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Dockerfile;
+
+    #[test]
+    fn what_main_shows_is_for_people() {
+        let error = Dockerfile::parse("FROM alpine\nRUNN make\n").unwrap_err();
+        assert_eq!(format!("{error:?}"), "unknown instruction: RUNN (did you mean RUN?) (line 2)");
+        assert!(format!("{error:#?}").contains("kind: "));
     }
 }

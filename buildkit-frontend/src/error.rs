@@ -22,7 +22,9 @@ type BoxError = Box<dyn StdError + Send + Sync + 'static>;
 /// hands on an error with `?` loses nothing.
 ///
 /// `Display` is the error's own message; causes are reached through
-/// [`source`](StdError::source). [`report`](Self::report) joins them.
+/// [`source`](StdError::source). [`report`](Self::report) joins them. `{:?}`,
+/// which is what `main` shows, is the report and the places; `{:#?}` shows the
+/// fields.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -255,6 +257,15 @@ fn code_of(error: &(dyn StdError + 'static)) -> Code {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            f.write_str(&self.report())?;
+            for place in self.locations() {
+                let name = place.info.as_ref().map_or("", |info| info.filename.as_str());
+                let line = place.ranges.first().and_then(|range| range.start).map_or(0, |start| start.line);
+                write!(f, " (at {name}:{line})")?;
+            }
+            return Ok(());
+        }
         f.debug_struct("Error")
             .field("code", &self.0.code)
             .field("message", &self.0.message)
@@ -305,5 +316,21 @@ impl From<buildkit_llb::Error> for Error {
 impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
         BoxError::from(error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_main_shows_is_for_people() {
+        let at = |line| pb::Position { line, character: 0 };
+        let info = pb::SourceInfo { filename: "Stack".into(), data: "x".into(), ..pb::SourceInfo::default() };
+        let ranges = vec![pb::Range { start: Some(at(3)), end: Some(at(3)) }];
+        let error = Error::context("cannot read it", Error::new("no such key").at(info, ranges));
+        assert_eq!(format!("{error:?}"), "cannot read it: no such key (at Stack:3)");
+        let fields = format!("{error:#?}");
+        assert!(fields.contains("code: Unknown") && fields.contains("filename"), "{fields}");
     }
 }

@@ -10,7 +10,7 @@ use crate::shlex::{self};
 /// Why a graph could not be marshalled, or a definition not be read.
 ///
 /// Building never fails: a mistake is kept in the op and comes out here, with the op's name and the line of
-/// the program that built it.
+/// the program that built it. `{:?}`, which is what `main` shows, says the same; `{:#?}` shows the fields.
 #[derive(Clone)]
 pub struct Error {
     inner: Box<Inner>,
@@ -54,6 +54,9 @@ impl Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
         f.debug_struct("Error")
             .field("kind", &self.inner.kind)
             .field("op", &self.inner.op)

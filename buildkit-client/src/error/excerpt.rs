@@ -1,6 +1,6 @@
 //! Where in a source file a build step came from, and how to show it.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 /// A place in a line, both counted as BuildKit counts: lines from 1, characters from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -21,7 +21,7 @@ pub struct SourceRange {
 }
 
 /// The place in a Dockerfile (or other source) that failed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Location {
     /// Name of the file as the frontend knows it.
     pub filename: String,
@@ -31,6 +31,18 @@ pub struct Location {
     pub data: Vec<u8>,
     /// Ranges of interest.
     pub ranges: Vec<SourceRange>,
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The file itself would bury the rest.
+        f.debug_struct("Location")
+            .field("filename", &self.filename)
+            .field("language", &self.language)
+            .field("data", &format_args!("{} bytes", self.data.len()))
+            .field("ranges", &self.ranges)
+            .finish()
+    }
 }
 
 /// Longest line that is shown in full.

@@ -378,6 +378,7 @@ fn bounded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Error, Position, SourceRange};
 
     fn failed(code: Code, message: &str) -> SolveError {
         SolveError::new("ref", Duration::ZERO, &tonic::Status::new(code, message))
@@ -431,6 +432,30 @@ mod tests {
         for other in ["my words: exit code: 9", "executor failed running [x]: exit code: many", ""] {
             assert_eq!(failed(Code::Unknown, other).exit_code(), None, "{other}");
         }
+    }
+
+    #[test]
+    fn what_main_shows_is_for_people() {
+        let place = |line| Position { line, character: 0 };
+        let mut error = failed(Code::Unknown, "process \"make\" did not complete successfully: exit code: 2")
+            .with_vertex(Some("RUN make".into()), (1..=12).map(|n| format!("said {n}\u{1b}[31m")).collect());
+        error.details.locations.push(Location {
+            filename: "Dockerfile".into(),
+            data: b"FROM a\nRUN make\n".to_vec(),
+            ranges: vec![SourceRange { start: place(2), end: place(2) }],
+            ..Location::default()
+        });
+        let error = Error::Solve(Box::new(error));
+        let shown = format!("{error:?}");
+        assert!(shown.starts_with("failed to solve: Dockerfile:2: process \"make\""), "{shown}");
+        assert!(
+            shown.contains(">>> RUN make") && shown.contains("\nsaid 3") && shown.contains("\nsaid 12"),
+            "{shown}"
+        );
+        assert!(!shown.contains("said 2\n") && !shown.contains('\u{1b}'), "{shown}");
+        // The fields are there for whoever looks for them, without the file.
+        let fields = format!("{error:#?}");
+        assert!(fields.starts_with("Solve(") && fields.contains("data: 16 bytes"), "{fields}");
     }
 
     #[test]
