@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use buildkit_fsutil::pattern::read_ignore;
 use buildkit_llb::git_url::GitRef;
 use buildkit_llb::reference::Reference as ImageReference;
@@ -17,7 +15,7 @@ use bytes::Bytes;
 use crate::archive::{ARCHIVE_START, is_archive};
 use crate::error::{Code, Error, Result};
 use crate::gateway::Gateway;
-use crate::image_config::ImageConfig;
+use crate::image_config::{ImageConfig, input_image_config};
 use crate::reference::Reference;
 use crate::resolve::ResolveImage;
 
@@ -270,8 +268,9 @@ impl Contexts {
                 Ok(Some(NamedContext { state: image.state, config: Some(image.config) }))
             }
             "oci-layout" => {
-                let (store, digest) =
-                    layout(path).ok_or_else(|| wrong("a layout needs a name and a digest"))?;
+                let layout = ImageReference::parse(path).map_err(|error| wrong(&error.to_string()))?;
+                let digest = layout.digest().ok_or_else(|| wrong("a layout needs a name and a digest"))?;
+                let store = &layout.name();
                 let reference = format!("{store}@{digest}");
                 let request = ResolveImage::new(&reference)
                     .platform(platform)
@@ -304,19 +303,8 @@ impl Contexts {
     /// The image config that the client gave with an input.
     fn input_config(&self, input: &str) -> Result<Option<Bytes>> {
         let option = format!("input-metadata:{input}");
-        let Some(json) = self.gateway.options().get(&option) else {
-            return Ok(None);
-        };
-        let damaged = |error: Box<dyn std::error::Error + Send + Sync>| {
-            Error::context(format!("the option {option} is damaged"), error).or_code(Code::InvalidArgument)
-        };
-        let metadata: BTreeMap<String, Option<String>> =
-            serde_json::from_str(json).map_err(|error| damaged(error.into()))?;
-        let Some(config) = metadata.get(crate::output::IMAGE_CONFIG).and_then(Option::as_deref) else {
-            return Ok(None);
-        };
-        let config = STANDARD.decode(config).map_err(|error| damaged(error.into()))?;
-        Ok(Some(config.into()))
+        let Some(metadata) = self.gateway.options().get(&option) else { return Ok(None) };
+        input_image_config(metadata).map_err(|error| Error::context(format!("the option {option}"), error))
     }
 
     /// The patterns of the `.dockerignore` of a directory of the client.
@@ -367,26 +355,8 @@ fn familiar(name: &str) -> Result<String> {
         Error::context(format!("{name:?} cannot be the name of a context"), error)
             .or_code(Code::InvalidArgument)
     })?;
-    let mut short = reference.familiar_name();
-    if let Some(tag) = reference.tag().filter(|tag| *tag != "latest") {
-        short.push(':');
-        short.push_str(tag);
-    }
-    if let Some(digest) = reference.digest() {
-        short.push('@');
-        short.push_str(digest);
-    }
-    Ok(short)
-}
-
-/// The store and the digest of `STORE[:TAG]@DIGEST`.
-fn layout(text: &str) -> Option<(&str, &str)> {
-    let (name, digest) = text.split_once('@')?;
-    let store = match name.rsplit_once(':') {
-        Some((store, tag)) if !tag.contains('/') => store,
-        _ => name,
-    };
-    (!store.is_empty() && !digest.is_empty()).then_some((store, digest))
+    let familiar = reference.familiar();
+    Ok(familiar.strip_suffix(":latest").map_or(familiar.clone(), str::to_owned))
 }
 
 impl DefinitionFile {
@@ -459,6 +429,8 @@ fn git(text: &str) -> Result<Option<GitRef>> {
 mod tests {
     use super::*;
     use crate::simulated::Simulated;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use futures::executor::block_on;
 
     fn identifier(state: &State, gateway: &Gateway) -> String {
@@ -523,7 +495,12 @@ mod tests {
             .option("context:git", "https://example.com/r.git#main")
             .option("context:layout", format!("oci-layout://store:1@{digest}"))
             .option("context:in", "input:given")
-            .option("context:bad", "nothing");
+            .option("context:bad", "nothing")
+            .option("context:shouted", format!("oci-layout://STORE@{digest}"))
+            .option("context:loose", "oci-layout://store:1")
+            .option("context:nulled", "input:nulled")
+            .input("nulled", &scratch().mkfile("/x", 0o644, "").marshal(Platform::LINUX_AMD64).unwrap())
+            .option("input-metadata:nulled", r#"{"containerimage.config":null}"#);
         let gateway = simulated.gateway();
         let contexts = block_on(Contexts::open(&gateway)).unwrap();
         let named =
@@ -539,7 +516,10 @@ mod tests {
         assert!(named("layout").unwrap().0.starts_with("oci-layout://"));
         assert_eq!(named("in").unwrap().1.config.unwrap().config.env, ["A=b"]);
         assert!(named("alpine:3").is_none());
-        assert_eq!(block_on(contexts.named("bad")).unwrap_err().code(), Code::InvalidArgument);
+        assert!(block_on(contexts.named("nulled")).is_err(), "an image config that is null is none");
+        for name in ["bad", "shouted", "loose"] {
+            assert_eq!(block_on(contexts.named(name)).unwrap_err().code(), Code::InvalidArgument, "{name}");
+        }
         assert!(block_on(contexts.named("Bad Name")).is_err());
     }
 }

@@ -2,12 +2,33 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use buildkit_llb::Platform;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
+use crate::output::IMAGE_CONFIG;
+
+/// The image config in the metadata that a client gives with an input, the option `input-metadata:INPUT`: a JSON
+/// object of texts in base64. `None` when nothing is said of an image; empty where it says `null`, which no reader of
+/// configs takes.
+///
+/// # Errors
+/// When the metadata is anything else.
+pub fn input_image_config(metadata: &str) -> Result<Option<Bytes>> {
+    let damaged = |error: Box<dyn std::error::Error + Send + Sync>| {
+        Error::context("the metadata of the input is no JSON object of base64 texts", error)
+            .or_code(Code::InvalidArgument)
+    };
+    let metadata: Option<BTreeMap<String, Option<String>>> =
+        serde_json::from_str(metadata).map_err(|error| damaged(error.into()))?;
+    let Some(config) = metadata.unwrap_or_default().remove(IMAGE_CONFIG) else { return Ok(None) };
+    let config = STANDARD.decode(config.unwrap_or_default()).map_err(|error| damaged(error.into()))?;
+    Ok(Some(config.into()))
+}
 
 /// The config of an image.
 ///

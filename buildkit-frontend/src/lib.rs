@@ -44,7 +44,7 @@ pub use error::{Code, Error, Result};
 pub use gateway::{BaseImage, Gateway, Warning};
 #[cfg(feature = "grpc")]
 pub use grpc::{GrpcBridge, Transport};
-pub use image_config::{ContainerConfig, ImageConfig};
+pub use image_config::{ContainerConfig, ImageConfig, input_image_config};
 pub use options::Options;
 pub use output::{
     Attestation, AttestationKind, BASE_IMAGE_CONFIG, BuildResult, IMAGE_CONFIG, PLATFORMS, SOURCE_DATE_EPOCH,

@@ -76,28 +76,39 @@ impl Reference {
             return Err(Error::Uppercase(remote.to_owned()));
         }
         let prefix = if domain == DEFAULT_DOMAIN && !rest.contains('/') { "library/" } else { "" };
-        let bad = || Error::Format(text.to_owned());
+        Self::parse(&format!("{domain}/{prefix}{rest}")).map_err(|error| match error {
+            Error::Format(_) => Error::Format(text.to_owned()),
+            other => other,
+        })
+    }
 
-        let (rest, digest) = match rest.split_once('@') {
+    /// Reads a reference as it stands, with nothing added: the name of a store of images is one, and `alpine` is a
+    /// repository without a registry.
+    ///
+    /// # Errors
+    /// Text that is none; [`Error`] says why.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        if text.is_empty() {
+            return Err(Error::Empty);
+        }
+        let bad = || Error::Format(text.to_owned());
+        let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest)),
-            None => (rest, None),
+            None => (text, None),
         };
-        let (name, tag) = match rest.split_once(':') {
-            Some((name, tag)) => (name, Some(tag)),
-            None => (rest, None),
+        // A colon before the last slash is that of a port.
+        let (name, tag) = match rest.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+            _ => (rest, None),
         };
-        if name.is_empty() {
-            return Err(bad());
-        }
-        let mut path = format!("{prefix}{name}");
-        let mut domain = domain.to_owned();
-        if !is_domain(&domain) {
+        let (domain, path) = match name.split_once('/') {
+            Some((first, path)) if is_domain(first) => (first, path),
             // Without a host the whole text may still be one long repository name.
-            path = format!("{domain}/{path}");
-            domain.clear();
-        }
+            _ => ("", name),
+        };
         if !path.split('/').all(is_path_component) || tag.is_some_and(|tag| !is_tag(tag)) {
-            return Err(bad());
+            let upper = path.bytes().any(|b| b.is_ascii_uppercase());
+            return Err(if upper { Error::Uppercase(path.to_owned()) } else { bad() });
         }
         if path.len() > 255 {
             return Err(Error::TooLong);
@@ -107,7 +118,12 @@ impl Reference {
         {
             return Err(Error::Digest(digest.to_owned()));
         }
-        Ok(Self { domain, path, tag: tag.map(str::to_owned), digest: digest.map(str::to_owned) })
+        Ok(Self {
+            domain: domain.to_owned(),
+            path: path.to_owned(),
+            tag: tag.map(str::to_owned),
+            digest: digest.map(str::to_owned),
+        })
     }
 
     /// The registry: `docker.io`, `quay.io`, `localhost:5000`.
@@ -135,6 +151,21 @@ impl Reference {
         } else {
             self.name()
         }
+    }
+
+    /// The whole reference as people write it, tag and digest included: `alpine:3`.
+    pub fn familiar(&self) -> String {
+        self.with_tag_and_digest(self.familiar_name())
+    }
+
+    fn with_tag_and_digest(&self, mut name: String) -> String {
+        for (mark, part) in [(':', &self.tag), ('@', &self.digest)] {
+            if let Some(part) = part {
+                name.push(mark);
+                name.push_str(part);
+            }
+        }
+        name
     }
 
     /// The tag, if one was given.
@@ -179,17 +210,7 @@ impl Reference {
 
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.domain.is_empty() {
-            write!(f, "{}/", self.domain)?;
-        }
-        f.write_str(&self.path)?;
-        if let Some(tag) = &self.tag {
-            write!(f, ":{tag}")?;
-        }
-        if let Some(digest) = &self.digest {
-            write!(f, "@{digest}")?;
-        }
-        Ok(())
+        f.write_str(&self.with_tag_and_digest(self.name()))
     }
 }
 
@@ -339,6 +360,30 @@ mod tests {
     fn familiar_names_are_short() {
         for (text, want) in [("alpine:3", "alpine"), ("foo/bar", "foo/bar"), ("quay.io/a/b", "quay.io/a/b")] {
             assert_eq!(Reference::parse_normalized(text).unwrap().familiar_name(), want);
+        }
+        let pinned = Reference::parse_normalized(&format!("docker.io/library/alpine:latest@{SHA}")).unwrap();
+        assert_eq!(pinned.familiar(), format!("alpine:latest@{SHA}"));
+    }
+
+    #[test]
+    fn nothing_is_added_to_a_reference_as_it_stands() {
+        for (text, name, domain) in [
+            ("store", "store", ""),
+            ("store:1", "store", ""),
+            ("a/b", "a/b", "a"),
+            ("Host/b:t", "Host/b", "Host"),
+            ("host:5000/a/b", "host:5000/a/b", "host:5000"),
+            ("a_b/c", "a_b/c", ""),
+        ] {
+            let reference = Reference::parse(&format!("{text}@{SHA}")).unwrap();
+            assert_eq!((reference.name().as_str(), reference.domain()), (name, domain), "{text}");
+            assert_eq!(reference.to_string(), format!("{text}@{SHA}"));
+        }
+        for text in ["Store", "Store:1", "a/Store"] {
+            assert!(matches!(Reference::parse(text), Err(Error::Uppercase(_))), "{text}");
+        }
+        for text in ["", ":1", "@", "a//b", "/a", "a/", "host:5000", "a@sha256:12"] {
+            assert_eq!(Reference::parse(text).is_err(), text != "host:5000", "{text:?}");
         }
     }
 }

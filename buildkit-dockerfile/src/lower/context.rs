@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use buildkit_frontend::{ARCHIVE_START, is_archive};
+use buildkit_frontend::{ARCHIVE_START, input_image_config, is_archive};
 use buildkit_fsutil::pattern::read_ignore;
 use buildkit_llb::git_url::GitRef;
 use buildkit_llb::reference::Reference;
@@ -309,7 +307,7 @@ impl<'a> Contexts<'a> {
         if self.options.contexts.is_empty() {
             return Ok(None);
         }
-        let familiar = familiar(&reference);
+        let familiar = reference.familiar();
         let key = familiar.strip_suffix(":latest").unwrap_or(&familiar);
         let wanted = match platform {
             Some(platform) => platform.normalized(),
@@ -433,9 +431,10 @@ impl<'a> Contexts<'a> {
         name: &Reference,
         platform: Option<&Platform>,
     ) -> Result<Loaded> {
-        let (store, digest) = layout_parts(spec).ok_or_else(|| {
-            wrong(format!("the context {key:?} must be oci-layout://store@digest, not {spec:?}"))
-        })?;
+        let unusable =
+            || wrong(format!("the context {key:?} must be oci-layout://store@digest, not {spec:?}"));
+        let layout = Reference::parse(spec).map_err(|e| unusable().caused_by(e))?;
+        let (store, digest) = (layout.name(), layout.digest().ok_or_else(unusable)?);
         let reference = name
             .clone()
             .with_digest(digest)
@@ -447,7 +446,7 @@ impl<'a> Contexts<'a> {
             reference: reference.clone(),
             platform: platform.cloned(),
             mode: super::options::ResolveMode::Default,
-            store: Some((session.clone(), store.to_owned())),
+            store: Some((session.clone(), store.clone())),
         };
         let resolved =
             self.image(request).await.map_err(|e| failed(format!("resolve the context {key:?}"), e))?;
@@ -472,14 +471,11 @@ impl<'a> Contexts<'a> {
         let Some(metadata) = self.options.input_metadata.get(input) else {
             return Ok(Loaded::Context(NamedContext { tree: Tree::Ready(state), image: None }));
         };
-        let broken = || wrong(format!("the metadata of input {input:?} is no JSON object of base64 texts"));
-        let metadata: HashMap<String, Option<String>> =
-            serde_json::from_str(metadata).map_err(|e| broken().caused_by(e))?;
-        match metadata.get("containerimage.config").and_then(Option::as_ref) {
+        let config = input_image_config(metadata)
+            .map_err(|e| wrong(format!("the metadata of the input {input:?} cannot be read")).caused_by(e))?;
+        match config {
             None => Ok(Loaded::Context(NamedContext { tree: Tree::Ready(state), image: None })),
-            Some(config) => {
-                with_config(key, state, &STANDARD.decode(config).map_err(|e| broken().caused_by(e))?.into())
-            }
+            Some(config) => with_config(key, state, &config),
         }
     }
 }
@@ -508,42 +504,6 @@ fn git_ref(text: &str) -> Result<Option<GitRef>> {
     }
 }
 
-fn familiar(reference: &Reference) -> String {
-    let mut out = reference.familiar_name();
-    if let Some(tag) = reference.tag() {
-        out.push(':');
-        out.push_str(tag);
-    }
-    if let Some(digest) = reference.digest() {
-        out.push('@');
-        out.push_str(digest);
-    }
-    out
-}
-
-/// Name of the store and digest of `name[:tag]@digest`.
-fn layout_parts(spec: &str) -> Option<(&str, &str)> {
-    let (name, digest) = spec.split_once('@')?;
-    let name = match name.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => name,
-        _ => name,
-    };
-    (!name.is_empty() && !digest.is_empty()).then_some((name, digest))
-}
-
 fn parse_ignore(content: &[u8]) -> Result<Vec<String>> {
     read_ignore(content).map_err(|e| wrong("the ignore file cannot be read").caused_by(e))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn layouts_have_store_and_digest() {
-        assert_eq!(layout_parts("store1:tag@sha256:aa"), Some(("store1", "sha256:aa")));
-        assert_eq!(layout_parts("host:5000/a/b@sha256:aa"), Some(("host:5000/a/b", "sha256:aa")));
-        assert_eq!(layout_parts("store1:tag"), None);
-        assert_eq!(layout_parts("@sha256:aa"), None);
-    }
 }
