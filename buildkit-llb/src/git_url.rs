@@ -356,16 +356,16 @@ impl GitRef {
                 "ref" => self.set_reference(text.to_owned())?,
                 "tag" => tag = Some(qualified("refs/tags/", text)),
                 "branch" => branch = Some(qualified("refs/heads/", text)),
+                // Unlike that of a fragment, it stays as it was written.
                 "subdir" => {
-                    let subdir = clean_subdir(text);
-                    if !self.subdir.is_empty() && self.subdir != subdir {
+                    if !self.subdir.is_empty() && self.subdir != text {
                         return Err(Error::Conflict {
                             what: "subdir",
                             first: self.subdir.clone(),
-                            second: subdir,
+                            second: text.to_owned(),
                         });
                     }
-                    self.subdir = subdir;
+                    text.clone_into(&mut self.subdir);
                 }
                 "checksum" | "commit" => text.clone_into(&mut self.checksum),
                 "keep-git-dir" => self.keep_git_dir = Some(flag("keep-git-dir", text)?),
@@ -400,13 +400,13 @@ impl GitRef {
     /// `remote[#ref[:subdir]]`, as BuildKit prints a git context; the directory only if `with_subdir`.
     pub fn fragment_format(&self, remote: &str, with_subdir: bool) -> String {
         let mut out = remote.to_owned();
-        let subdir = if with_subdir { self.subdir.as_str() } else { "" };
+        let subdir = if with_subdir { clean_subdir(&self.subdir) } else { String::new() };
         if !self.reference.is_empty() || !subdir.is_empty() {
             out.push('#');
             out.push_str(&self.reference);
             if !subdir.is_empty() {
                 out.push(':');
-                out.push_str(subdir);
+                out.push_str(&subdir);
             }
         }
         out
@@ -610,6 +610,8 @@ mod tests {
             ("https://h/x.git#a:b:c", r("a", "", "b:c")),
             ("https://h/x.git?tag=v1", r("refs/tags/v1", "", "")),
             ("https://h/x.git?branch=b&subdir=s&checksum=abc", r("refs/heads/b", "abc", "s")),
+            ("https://h/x.git?subdir=/a/../b", r("", "", "/a/../b")),
+            ("https://h/x.git#:/a/../b", r("", "", "b")),
             ("https://h/x.git?tag=refs/tags/v1#refs/tags/v1", r("refs/tags/v1", "", "")),
             (
                 "https://h/x.git?keep-git-dir&submodules=false",
