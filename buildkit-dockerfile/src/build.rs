@@ -282,6 +282,11 @@ impl Driver<'_> {
         let graph = conversion.graph(&evaluated).await.map_err(|e| self.located(e))?;
         let definition = graph.marshal().map_err(|e| self.located(e))?;
         let reference = self.solve(&definition).await?;
+        // BuildKit builds, and only then finds that it cannot write such a time.
+        if evaluated.epoch.is_some_and(|time| !time.is_writable()) {
+            let message = "SOURCE_DATE_EPOCH is beyond the years 0 to 9999 that an image config can have";
+            return Err(self.located(Error::new(ErrorKind::Option, message)));
+        }
 
         let shown = match platform {
             Some(platform) => platform.clone(),

@@ -56,6 +56,12 @@ fn is_printable(c: char) -> bool {
     text.escape_debug().count() == 2
 }
 
+/// The text in lower case, each character by itself: unlike in Rust, one stays one, and the end of a word makes no
+/// difference (`İ`, `Σ`).
+pub(crate) fn lowercase(text: &str) -> String {
+    text.chars().map(|c| c.to_lowercase().next().unwrap_or(c)).collect()
+}
+
 /// A duration in nanoseconds as Go prints it: `1h2m3.5s`, `1.5ms`, `0s`.
 pub(crate) fn duration(nanoseconds: i64) -> String {
     let sign = if nanoseconds < 0 { "-" } else { "" };

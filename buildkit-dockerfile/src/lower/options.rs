@@ -11,6 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::instructions::{csv, parse_bool};
 use crate::lint::Config;
 
+use super::go_text::lowercase;
+
 /// Options of a conversion, with the meaning they have for BuildKit's own Dockerfile frontend.
 ///
 /// Made by hand for use as a library, or from the string options of a solve request with
@@ -346,7 +348,7 @@ fn fields(option: &str, line: &str) -> Result<Vec<String>> {
 fn parse_hosts(line: &str) -> Result<Vec<(String, IpAddr)>> {
     let mut hosts = Vec::new();
     for field in fields("add-hosts", line)? {
-        let field = field.to_lowercase();
+        let field = lowercase(&field);
         let (host, ip) = field
             .split_once('=')
             .ok_or_else(|| invalid(format!("add-hosts takes host=address, not {field:?}")))?;

@@ -219,7 +219,7 @@ fn script(
     }
     name.extend([" (", &summary(&first.raw()), ")"]);
     let data = first.content();
-    if os != "windows" && first.body.starts_with(b"#!") {
+    if os != "windows" && data.starts_with(b"#!") {
         let path = buildkit_llb::path::join(&[SCRIPT_DIR, &first.name]);
         mounts.push(step::Mount::Script { name: first.name.clone(), data: Bytes::copy_from_slice(&data) });
         return path;

@@ -26,6 +26,12 @@ impl Timestamp {
         self.seconds.wrapping_mul(1_000_000_000).wrapping_add(i64::from(self.nanoseconds))
     }
 
+    /// Whether RFC 3339 has the year, which it writes with four digits.
+    pub fn is_writable(&self) -> bool {
+        let local = self.seconds.saturating_add(i64::from(self.offset));
+        (0..=9999).contains(&civil_from_days(local.div_euclid(86_400)).0)
+    }
+
     /// Reads RFC 3339, such as `2020-09-13T14:28:43.5+02:00`.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
@@ -166,6 +172,21 @@ mod tests {
             "9999-12-31T23:59:59Z",
         ] {
             assert_eq!(Timestamp::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn years_have_four_digits() {
+        for (seconds, writable) in [
+            (0, true),
+            (253_402_300_799, true),
+            (253_402_300_800, false),
+            (-62_167_219_200, true),
+            (-62_167_219_201, false),
+            (i64::MAX, false),
+            (i64::MIN, false),
+        ] {
+            assert_eq!(Timestamp::from_unix(seconds).is_writable(), writable, "{seconds}");
         }
     }
 
