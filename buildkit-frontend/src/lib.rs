@@ -4,6 +4,31 @@
 //! its options and contexts, solves graphs, and says what the image is. The
 //! same function runs in three places: in the caller's process, in a frontend
 //! image that `# syntax=` names, and in a unit test.
+//!
+//! ```
+//! use buildkit_frontend::{BuildResult, Gateway, ImageConfig, Result, Simulated};
+//! use buildkit_llb::{image, sh};
+//!
+//! async fn build(gateway: Gateway) -> Result<BuildResult> {
+//!     let name = gateway.options().build_arg("NAME").unwrap_or("world").to_owned();
+//!     let state = image("alpine").run(sh(format!("echo hello {name} > /greeting"))).root();
+//!     let config = ImageConfig::new(&gateway.default_platform()).cmd(["cat", "/greeting"]);
+//!     Ok(gateway.solve_state(&state).await?.with_config(config.to_json()))
+//! }
+//!
+//! // In a test, without a daemon; a client takes `client.build(build)`, an image `serve(build)`.
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let simulated = Simulated::new().option("build-arg:NAME", "you");
+//! let result = simulated.run(build).await?;
+//! assert!(result.metadata.contains_key("containerimage.config"));
+//! assert_eq!(simulated.graphs().len(), 1);
+//! # Ok::<(), buildkit_frontend::Error>(()) }).unwrap();
+//! ```
+//!
+//! [`Gateway`] is the running build. With the feature `contexts` (default),
+//! `Contexts` finds the files of the user, and leaves out what their ignore
+//! files say. With the feature `grpc`, `serve` makes a program a frontend
+//! image. [`Simulated`] is for tests.
 
 mod archive;
 mod bridge;

@@ -71,7 +71,8 @@ fn unpacked(package: &Package, dir: &Path) -> PathBuf {
     dir.join(format!("{}-{}", package.name, package.version))
 }
 
-/// Compiles each package with its own features alone: what it uses of a dependency, it asks for itself.
+/// Compiles each package by itself, as it comes, without features, and with each of them alone: what it uses of a
+/// dependency, it asks for itself.
 fn compile(packages: &[Package], dir: &Path) -> Result {
     let ours = std::fs::read_to_string(root().join("Cargo.toml")).context("Cargo.toml")?;
     // The same profile: what clippy has compiled of the dependencies is not compiled again.
@@ -85,11 +86,23 @@ fn compile(packages: &[Package], dir: &Path) -> Result {
     // The same versions that are tested here.
     std::fs::copy(root().join("Cargo.lock"), dir.join("Cargo.lock")).context("Cargo.lock")?;
     for package in packages {
-        let mut check = cargo();
-        check.current_dir(dir).args(["check", "--quiet", "--offline", "--package", &package.name]);
-        check.env("CARGO_TARGET_DIR", target()).env("PROTOC", "/there/is/none");
-        show(&mut check)?;
-        println!("{} {} compiles by itself", package.name, package.version);
+        let check = |features: &[&str]| {
+            let mut check = cargo();
+            check.current_dir(dir).args(["check", "--quiet", "--offline", "--package", &package.name]);
+            check.args(features).env("CARGO_TARGET_DIR", target()).env("PROTOC", "/there/is/none");
+            show(&mut check)
+        };
+        check(&[])?;
+        if package.features.contains_key("default") {
+            check(&["--no-default-features"])?;
+        }
+        let features: Vec<&str> =
+            package.features.keys().map(String::as_str).filter(|name| *name != "default").collect();
+        for feature in &features {
+            check(&["--no-default-features", "--features", feature])?;
+        }
+        let each = if features.is_empty() { String::new() } else { format!("; {}", features.join(", ")) };
+        println!("{} {} compiles by itself{each}", package.name, package.version);
     }
     Ok(())
 }
