@@ -1,5 +1,6 @@
 //! The build itself: connect, solve, write the results, and say what went wrong and where.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use buildkit_client::{Client, Solved};
 use crate::args::{Args, Build, Stream};
 use crate::exit::Exit;
 use crate::fields::{Agent, RegistryTls, SecretFrom};
-use crate::places;
+use crate::{places, say};
 
 /// Why the job failed: for the process, and for people.
 #[derive(Debug)]
@@ -113,8 +114,9 @@ async fn results(build: &Build, solved: &Solved) -> Result<(), Failure> {
         write(file, &json(&solved.metadata())?).await?;
     }
     match build.debug_json_cache_metrics {
-        Some(Stream::Stdout) => println!("{}", json(solved.cache_metrics())?),
-        Some(Stream::Stderr) => eprintln!("{}", json(solved.cache_metrics())?),
+        Some(Stream::Stdout) => writeln!(std::io::stdout(), "{}", json(solved.cache_metrics())?)
+            .map_err(|error| Failure::other("standard output", error))?,
+        Some(Stream::Stderr) => say(json(solved.cache_metrics())?),
         None => {}
     }
     if let Some(file) = &build.digest_file {
@@ -188,7 +190,8 @@ async fn connect(args: &Args) -> Result<Client, Failure> {
     let outcome = tokio::select! {
         outcome = &mut ready => outcome,
         () = tokio::time::sleep(Duration::from_secs(2)) => {
-            eprintln!("waiting up to {} s for the daemon at {}", args.timeout.as_secs(), client.endpoint());
+            let seconds = args.timeout.as_secs();
+            say(format_args!("waiting up to {seconds} s for the daemon at {}", client.endpoint()));
             ready.await
         }
     };

@@ -1,5 +1,4 @@
 //! Builds an image on a BuildKit daemon and pushes it: a program for a Kubernetes Job.
-#![allow(clippy::print_stderr, clippy::print_stdout)] // a command-line tool talks to its user
 
 mod args;
 mod exit;
@@ -8,6 +7,8 @@ mod job;
 #[cfg(test)]
 mod manifests;
 mod places;
+
+use std::io::Write as _;
 
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,28 +21,33 @@ async fn main() -> std::process::ExitCode {
     let args = Args::parse();
     let Command::Build(build) = &args.command;
     for said in build.deprecations() {
-        eprintln!("warning: {said}");
+        say(format_args!("warning: {said}"));
     }
     // Leaving by the signal's branch drops the build, which tells the daemon to stop.
     let exit = tokio::select! {
         outcome = job::run(&args, build) => match outcome {
             Ok(solved) => {
                 if !solved.digest().is_empty() {
-                    eprintln!("digest: {}", solved.digest());
+                    say(format_args!("digest: {}", solved.digest()));
                 }
                 Exit::Done
             }
             Err(failure) => {
-                eprintln!("error: {}", failure.text);
+                say(format_args!("error: {}", failure.text));
                 failure.exit
             }
         },
         () = ended() => {
-            eprintln!("error: ended by a signal; the daemon has been told to stop");
+            say("error: ended by a signal; the daemon has been told to stop");
             Exit::Interrupted
         }
     };
     exit.into()
+}
+
+/// Writes a line to standard error. Where nobody reads it any more, the exit code still says how it went.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Waits for the signals that end a process in a terminal or in a pod.

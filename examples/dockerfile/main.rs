@@ -4,7 +4,7 @@
 
 mod table;
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 
 use buildkit_dockerfile::instructions::{Instruction, Kind};
@@ -27,7 +27,7 @@ struct Arguments {
     #[arg(long)]
     json: bool,
     /// The stage to look at; the last one if absent.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     target: String,
     /// A build argument, NAME=VALUE; may be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
@@ -65,8 +65,14 @@ async fn main() -> ExitCode {
     };
     match run(&arguments, &source).await {
         Ok((text, code)) => {
-            print!("{text}");
-            code
+            match std::io::stdout().write_all(text.as_bytes()) {
+                // Whoever reads it, such as `head`, has seen enough.
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                    eprintln!("cannot write it: {error}");
+                    ExitCode::from(2)
+                }
+                _ => code,
+            }
         }
         Err(error) => {
             eprintln!("{}: {error}", arguments.file);

@@ -281,6 +281,11 @@ async fn a_daemon_that_is_not_there_is_3_after_the_time_given() {
     ran.ended(3, &["waiting up to 4 s for the daemon at tcp://127.0.0.1:1", "connection refused"]);
     let took = start.elapsed();
     assert!((Duration::from_secs(2)..Duration::from_secs(20)).contains(&took), "{took:?}");
+    // The code is the same where nobody reads what it says.
+    let mut job =
+        scene.build("tcp://127.0.0.1:1").args(["--timeout", "4"]).stderr(Stdio::piped()).spawn().unwrap();
+    drop(job.stderr.take());
+    assert_eq!(job.wait().await.unwrap().code(), Some(3));
     // What waiting cannot cure is told at once.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("tcp://{}", listener.local_addr().unwrap());
