@@ -9,7 +9,7 @@ mod excerpt;
 mod solve;
 
 pub use connect::{ConnectError, ConnectErrorKind};
-pub use details::{Details, ProcessOp, StackFrame, UnknownDetail};
+pub use details::{Details, StackFrame, UnknownDetail};
 pub use excerpt::{Location, Position, SourceRange};
 pub(crate) use solve::shown;
 pub use solve::{LinkLost, RpcError, SolveError, SolveErrorKind};

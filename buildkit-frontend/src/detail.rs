@@ -85,12 +85,16 @@ impl Detail {
         let name = any.type_url.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
         let json = &any.value[..];
         Some(match name {
-            "errdefs.Source" => Self::Source(Box::new(parse::<json::Source>(json)?.into())),
-            "errdefs.Vertex" => Self::Vertex(parse::<json::Vertex>(json)?.digest),
+            "errdefs.Source" => {
+                let source = SourceDetail::from(parse::<json::Source>(json)?);
+                source.info.as_ref()?;
+                Self::Source(Box::new(source))
+            }
+            "errdefs.Vertex" => Self::Vertex(filled(parse::<json::Vertex>(json)?.digest)?),
             "errdefs.Solve" => Self::Solve(Box::new(parse::<json::Solve>(json)?.into())),
             "gatewayapi.ExitMessage" => Self::Exit(parse::<json::Exit>(json)?.code),
-            "errdefs.FrontendCap" => Self::FrontendCap(parse::<json::Named>(json)?.name),
-            "errdefs.Subrequest" => Self::Subrequest(parse::<json::Named>(json)?.name),
+            "errdefs.FrontendCap" => Self::FrontendCap(filled(parse::<json::Named>(json)?.name)?),
+            "errdefs.Subrequest" => Self::Subrequest(filled(parse::<json::Named>(json)?.name)?),
             "errdefs.Frontend" => {
                 let frontend = parse::<json::Named>(json)?;
                 Self::Frontend { name: frontend.name, source: frontend.source }
@@ -132,6 +136,11 @@ impl Detail {
         };
         Some(Any { type_url: format!("{PREFIX}{name}{SUFFIX}"), value: value.ok()? })
     }
+}
+
+/// A text that says something: without it the detail is damaged.
+fn filled(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {

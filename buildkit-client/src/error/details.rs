@@ -1,13 +1,12 @@
 //! The typed parts of a BuildKit error: `Any` values with a JSON payload in the status details.
 
 use super::excerpt::{Location, Position, SourceRange};
-use base64::Engine as _;
+use buildkit_frontend::{Detail, SolveFailure, SourceDetail};
+use buildkit_proto::pb;
 use buildkit_proto::rpc::Status as RpcStatus;
+use buildkit_proto::well_known::Any;
 use prost::Message as _;
 use serde::Deserialize;
-use serde_json::Value;
-
-const PREFIX: &str = "github.com/moby/buildkit/";
 
 /// Details past this count are not looked at.
 const MAX_DETAILS: usize = 256;
@@ -22,8 +21,8 @@ pub struct Details {
     pub exit_code: Option<u32>,
     /// Places in source files, outermost first.
     pub locations: Vec<Location>,
-    /// The op that failed and the ids of its inputs and mounts; only on calls of the gateway.
-    pub op: Option<ProcessOp>,
+    /// The state that the step was in; only where a function drives the build.
+    pub failure: Option<Box<SolveFailure>>,
     /// Name of the frontend that failed.
     pub frontend: Option<String>,
     /// A frontend capability that is missing.
@@ -42,26 +41,18 @@ pub struct Details {
     pub unknown: Vec<UnknownDetail>,
 }
 
-/// What a failed solve of the gateway says about the step: use it to look into its mounts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ProcessOp {
-    /// Result ids of the inputs of the op; empty for scratch.
-    pub input_ids: Vec<String>,
-    /// Result ids of the mounts as the failed process left them.
-    pub mount_ids: Vec<String>,
-    /// The op, in the JSON form of its message.
-    pub op: Option<String>,
-}
-
 /// One frame of a daemon's stack trace.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct StackFrame {
     /// Function.
+    #[serde(default)]
     pub name: String,
     /// Source file.
+    #[serde(default)]
     pub file: String,
     /// Line.
+    #[serde(default)]
     pub line: i64,
 }
 
@@ -78,149 +69,86 @@ impl Details {
     /// Reads the bytes of a `google.rpc.Status`. Whatever cannot be read is left out: an error
     /// about an error helps nobody.
     pub fn decode(status: &[u8]) -> Self {
-        match RpcStatus::decode(status) {
-            Ok(status) => {
-                Self::from_any(status.details.iter().map(|any| (any.type_url.as_str(), any.value.as_slice())))
-            }
-            Err(_) => Self::default(),
-        }
+        RpcStatus::decode(status).map(|status| Self::of(status.details)).unwrap_or_default()
     }
 
     /// Reads type URL and payload of each detail.
     pub fn from_any<'a>(details: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
+        let any = |(type_url, value): (&str, &[u8])| Any { type_url: type_url.into(), value: value.into() };
+        Self::of(details.into_iter().map(any))
+    }
+
+    fn of(details: impl IntoIterator<Item = Any>) -> Self {
         let mut out = Self::default();
-        for (type_url, value) in details.into_iter().take(MAX_DETAILS) {
-            let name = type_url.strip_prefix(PREFIX).unwrap_or(type_url);
-            if out.take(name, value).is_none() {
-                out.unknown.push(UnknownDetail { type_url: type_url.into(), value: value.into() });
+        for detail in details.into_iter().take(MAX_DETAILS).map(Detail::decode) {
+            match detail {
+                Detail::Source(source) => out.locations.push((*source).into()),
+                Detail::Vertex(digest) => out.vertex = Some(digest),
+                Detail::Solve(failure) => out.failure = Some(failure),
+                Detail::Exit(code) => out.exit_code = Some(code),
+                Detail::FrontendCap(name) => out.frontend_cap = Some(name),
+                Detail::Subrequest(name) => out.subrequest = Some(name),
+                Detail::Frontend { name, .. } => out.frontend = Some(name),
+                Detail::CompatibilityFeature { version, feature } => {
+                    out.compatibility = Some((feature, version));
+                }
+                Detail::PolicyDenied(texts) => out.policy_denials.extend(texts),
+                Detail::Other(any) => out.other(any),
+                _ => {}
             }
         }
         out
     }
 
-    fn take(&mut self, name: &str, value: &[u8]) -> Option<()> {
-        match name {
-            "stack.Stack+json" => {
-                let stack: Stack = serde_json::from_slice(value).ok()?;
-                self.stacks.push(
-                    stack
-                        .frames
-                        .unwrap_or_default()
-                        .into_iter()
-                        .map(|f| StackFrame { name: f.name, file: f.file, line: f.line })
-                        .collect(),
-                );
-            }
-            "errdefs.Source+json" => self.locations.push(location(value)?),
-            "errdefs.Vertex+json" => {
-                self.vertex = Some(text(value, &["digest", "Digest"])?);
-            }
-            "errdefs.Solve+json" => self.op = Some(process_op(value)?),
-            "gatewayapi.ExitMessage+json" => {
-                let value: Value = serde_json::from_slice(value).ok()?;
-                let code = field(&value, &["Code", "code"]).map_or(Some(0), Value::as_u64)?;
-                self.exit_code = Some(u32::try_from(code).ok()?);
-            }
-            "errdefs.FrontendCap+json" => self.frontend_cap = Some(text(value, &["name", "Name"])?),
-            "errdefs.Subrequest+json" => self.subrequest = Some(text(value, &["name", "Name"])?),
-            "errdefs.Frontend+json" => self.frontend = Some(text(value, &["name", "Name"])?),
-            "errdefs.CompatibilityFeature+json" => {
-                let parsed: Value = serde_json::from_slice(value).ok()?;
-                let version = field(&parsed, &["version", "Version"]).and_then(number).unwrap_or(0);
-                self.compatibility = Some((text(value, &["feature", "Feature"])?, version));
-            }
-            "errdefs.ProvenanceMaterialsIncomplete+json" => {
-                let parsed: Value = serde_json::from_slice(value).ok()?;
-                let list = field(&parsed, &["incomplete"])?.as_array()?;
-                self.incomplete_materials.extend(list.iter().filter_map(|item| {
-                    field(item, &["uri", "name"]).and_then(Value::as_str).map(Into::into)
-                }));
-            }
-            "policysession.DecisionResponse+json" => {
-                let parsed: Value = serde_json::from_slice(value).ok()?;
-                let list = field(&parsed, &["denyMessages", "deny_messages"]);
-                self.policy_denials.extend(
-                    list.and_then(Value::as_array)
-                        .into_iter()
-                        .flatten()
-                        .filter_map(|item| field(item, &["message"]).and_then(Value::as_str).map(Into::into)),
-                );
-            }
-            _ => return None,
+    /// What concerns a client only.
+    fn other(&mut self, any: Any) {
+        if any.type_url.ends_with("/stack.Stack+json")
+            && let Ok(stack) = serde_json::from_slice::<Stack>(&any.value)
+        {
+            self.stacks.push(stack.frames.unwrap_or_default());
+        } else if any.type_url.ends_with("/errdefs.ProvenanceMaterialsIncomplete+json")
+            && let Ok(materials) = serde_json::from_slice::<Materials>(&any.value)
+        {
+            let names = materials.incomplete.into_iter();
+            self.incomplete_materials.extend(names.filter_map(|material| material.uri.or(material.name)));
+        } else {
+            self.unknown.push(UnknownDetail { type_url: any.type_url, value: any.value });
         }
-        Some(())
     }
 }
 
 #[derive(Deserialize)]
 struct Stack {
-    frames: Option<Vec<Frame>>,
+    frames: Option<Vec<StackFrame>>,
 }
 
 #[derive(Deserialize)]
-struct Frame {
-    #[serde(default, alias = "name", rename = "Name")]
-    name: String,
-    #[serde(default, alias = "file", rename = "File")]
-    file: String,
-    #[serde(default, alias = "line", rename = "Line")]
-    line: i64,
+struct Materials {
+    incomplete: Vec<Material>,
 }
 
-/// The first of `names` that is there: daemons of different age spell keys differently.
-fn field<'a>(value: &'a Value, names: &[&str]) -> Option<&'a Value> {
-    names.iter().find_map(|name| value.get(name)).filter(|value| !value.is_null())
+#[derive(Deserialize)]
+struct Material {
+    uri: Option<String>,
+    name: Option<String>,
 }
 
-fn text(value: &[u8], names: &[&str]) -> Option<String> {
-    let value: Value = serde_json::from_slice(value).ok()?;
-    Some(field(&value, names)?.as_str()?.to_owned())
-}
-
-/// A number written as one or, in protojson, as a string.
-fn number(value: &Value) -> Option<i64> {
-    value.as_i64().or_else(|| value.as_str()?.parse().ok())
-}
-
-fn location(value: &[u8]) -> Option<Location> {
-    let value: Value = serde_json::from_slice(value).ok()?;
-    let info = field(&value, &["info"])?;
-    let string = |name: &str| info.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let data = base64::engine::general_purpose::STANDARD.decode(string("data")).unwrap_or_default();
-    let place = |value: Option<&Value>| {
-        let part = |name: &str| {
-            value
-                .and_then(|value| value.get(name))
-                .and_then(number)
-                .and_then(|n| u32::try_from(n).ok())
-                .unwrap_or(0)
+impl From<SourceDetail> for Location {
+    fn from(source: SourceDetail) -> Self {
+        let info = source.info.unwrap_or_default();
+        let place = |place: Option<pb::Position>| {
+            let pb::Position { line, character } = place.unwrap_or_default();
+            let number = |number: i32| u32::try_from(number).unwrap_or(0);
+            Position { line: number(line), character: number(character) }
         };
-        Position { line: part("line"), character: part("character") }
-    };
-    let ranges = field(&value, &["ranges"])
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .map(|range| SourceRange { start: place(range.get("start")), end: place(range.get("end")) })
-        .collect();
-    Some(Location { filename: string("filename"), language: string("language"), data, ranges })
-}
-
-fn process_op(value: &[u8]) -> Option<ProcessOp> {
-    let value: Value = serde_json::from_slice(value).ok()?;
-    let list = |names: &[&str]| {
-        field(&value, names)
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .map(|id| id.as_str().unwrap_or_default().to_owned())
-            .collect()
-    };
-    Some(ProcessOp {
-        input_ids: list(&["inputIDs", "input_ids", "InputIDs"]),
-        mount_ids: list(&["mountIDs", "mount_ids", "MountIDs"]),
-        op: field(&value, &["op", "Op"]).map(Value::to_string),
-    })
+        let range = |range: pb::Range| SourceRange { start: place(range.start), end: place(range.end) };
+        Self {
+            filename: info.filename,
+            language: info.language,
+            data: info.data.into(),
+            ranges: source.ranges.into_iter().map(range).collect(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -261,10 +189,12 @@ mod tests {
             "github.com/moby/buildkit/errdefs.Solve+json",
             r#"{"inputIDs":["a",""],"mountIDs":["m"],"op":{"exec":{"meta":{"args":["sh"]}}},"file":{"index":"2"}}"#,
         )]);
-        let op = details.op.unwrap();
-        assert_eq!(op.input_ids, ["a", ""]);
-        assert_eq!(op.mount_ids, ["m"]);
-        assert!(op.op.unwrap().contains("args"));
+        let failure = details.failure.unwrap();
+        assert_eq!(
+            (failure.inputs, failure.mounts),
+            (vec!["a".to_owned(), String::new()], vec!["m".to_owned()])
+        );
+        assert_eq!(failure.index, Some(2));
     }
 
     #[test]
@@ -273,10 +203,10 @@ mod tests {
             ["", "null", "[]", "{}", "{\"digest\":7}", "\u{0}", "{\"Code\":-1}", "{\"Code\":5000000000}"]
         {
             for name in ["errdefs.Vertex+json", "errdefs.Source+json", "errdefs.Subrequest+json"] {
-                let details = read(&[(&format!("{PREFIX}{name}"), payload)]);
+                let details = read(&[(&format!("github.com/moby/buildkit/{name}"), payload)]);
                 assert_eq!(details.unknown.len(), 1, "{name} {payload}");
             }
-            let details = read(&[(&format!("{PREFIX}gatewayapi.ExitMessage+json"), payload)]);
+            let details = read(&[("github.com/moby/buildkit/gatewayapi.ExitMessage+json", payload)]);
             assert!(details.exit_code.is_none_or(|code| code == 0), "{payload}");
         }
     }
