@@ -213,9 +213,26 @@ async fn unchanged_files_are_not_asked_for_when_told_so() {
     let options = WriteOptions { skip_unchanged: true, ..Default::default() };
     assert_eq!(copy(source(), writer(to.path(), options.clone())).await.unwrap().files, 2);
     std::fs::write(from.path().join("other"), b"54321").unwrap();
-    assert_eq!(copy(source(), writer(to.path(), options)).await.unwrap().files, 1);
+    assert_eq!(copy(source(), writer(to.path(), options.clone())).await.unwrap().files, 1);
     assert_eq!(listing(to.path()), ["other = 54321", "same = 12345"]);
+    let mode = |dir: &Path| dir.join("same").metadata().unwrap().permissions().mode() & 0o777;
+    std::fs::set_permissions(from.path().join("same"), PermissionsExt::from_mode(0o600)).unwrap();
+    assert_eq!(copy(source(), writer(to.path(), options)).await.unwrap().files, 1);
+    assert_eq!(mode(to.path()), 0o600);
     assert_eq!(copy(source(), writer(to.path(), WriteOptions::default())).await.unwrap().files, 2);
+}
+
+#[tokio::test]
+async fn directories_are_finished_before_those_above_them_are_closed() {
+    let (from, to) = (temp(), temp());
+    std::fs::create_dir_all(from.path().join("a/b/c")).unwrap();
+    for dir in ["a/b", "a"] {
+        std::fs::set_permissions(from.path().join(dir), PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let source = Arc::new(Directory::open(from.path()).unwrap());
+    let dest = FaultyDest::new(to.path(), |_| None);
+    copy(source, DiskWriter::new(dest, WriteOptions::default()).unwrap()).await.unwrap();
+    assert_eq!(to.path().join("a/b").metadata().unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[tokio::test]
@@ -227,8 +244,10 @@ async fn hard_links_over_existing_files_replace_them() {
         tree.hard_link("b", "a").unwrap();
         Arc::new(tree)
     };
-    for _ in 0..2 {
-        copy(tree(), writer(to.path(), WriteOptions::default())).await.unwrap();
+    // In the end the first name stays what it was, so that the second one is its link already.
+    for skip_unchanged in [false, false, true] {
+        let options = WriteOptions { skip_unchanged, ..Default::default() };
+        copy(tree(), writer(to.path(), options)).await.unwrap();
         assert_eq!(listing(to.path()), ["a = new", "b = new"]);
         let ino = |name: &str| to.path().join(name).metadata().unwrap().ino();
         assert_eq!(ino("a"), ino("b"));
@@ -386,6 +405,19 @@ async fn f34_entries_and_open_files_are_limited() {
     let open = names().chain([end()]).chain((0..9).map(|id| data(id, b"x"))).collect();
     let done = run(open).await;
     assert!(matches!(done, Err(TransferError::Protocol(ProtocolError::TooManyOpen))), "{done:?}");
+    // What has arrived whole counts no more.
+    let (to, incoming) = mpsc::channel(1000);
+    let (outgoing, mut from) = mpsc::channel(1000);
+    let one = |id| [file(&format!("g{id}"), 1), data(id, b"x"), data(id, b"")];
+    for packet in (0..9).flat_map(one).chain([end()]) {
+        to.try_send(packet).unwrap();
+    }
+    let narrow = ReceiveOptions { max_open_files: 1, max_held: 200, ..limits };
+    let writer = writer(dest.path(), WriteOptions::default());
+    let task = tokio::spawn(receive(writer, packets(incoming), outgoing, narrow));
+    while from.recv().await.is_some_and(|packet: Packet| packet.r#type != i32::from(PacketType::PacketFin)) {}
+    let _ = to.send(fin()).await;
+    assert_eq!(task.await.unwrap().unwrap().files, 9);
 }
 
 #[tokio::test]
@@ -423,11 +455,13 @@ async fn f37_devices_and_privileges_are_refused_unless_asked_for() {
     assert_eq!((mode("su"), mode("tmp")), (0o750, 0o1750));
 }
 
-/// A destination that fails when told to and can take names for equal that differ in case.
+/// A destination that fails when told to and can take names for equal that differ in case. Directories that their owner
+/// may not enter are closed even to root.
 struct FaultyDest {
     inner: DiskDestination,
     rule: Rule,
     fold: bool,
+    closed: Vec<Vec<u8>>,
 }
 
 type Rule = Arc<Mutex<dyn FnMut(&'static str) -> Option<io::Error> + Send>>;
@@ -435,7 +469,7 @@ type Rule = Arc<Mutex<dyn FnMut(&'static str) -> Option<io::Error> + Send>>;
 impl FaultyDest {
     fn new(path: &Path, rule: impl FnMut(&'static str) -> Option<io::Error> + Send + 'static) -> Self {
         let inner = DiskDestination::open(path).expect("a destination");
-        Self { inner, rule: Arc::new(Mutex::new(rule)), fold: false }
+        Self { inner, rule: Arc::new(Mutex::new(rule)), fold: false, closed: Vec::new() }
     }
 
     fn check(&self, op: &'static str) -> io::Result<()> {
@@ -495,6 +529,12 @@ impl DestFs for FaultyDest {
     }
     fn set(&mut self, path: &[u8], kind: Kind, metadata: &Metadata<'_>) -> io::Result<()> {
         self.check("set")?;
+        if self.closed.iter().any(|dir| path.starts_with(dir) && path != dir) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        if kind == Kind::Directory && metadata.permissions & 0o100 == 0 {
+            self.closed.push(path.to_owned());
+        }
         self.inner.set(&self.name(path), kind, metadata)
     }
 }

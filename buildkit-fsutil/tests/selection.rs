@@ -87,6 +87,7 @@ fn filters_select_what_the_reference_selects() {
         (&[], &[], &["loopa"], "loopa loopb"),
         (&[], &[], &["."], EVERYTHING),
         (&["b"], &[], &["c.txt"], "b b/h c.txt"),
+        (&["."], &[], &["c.txt"], EVERYTHING),
     ] {
         let options = || FilterOptions {
             include_patterns: strings(include),

@@ -292,6 +292,42 @@ async fn f17_content_rewritten_during_read_is_detected() {
     assert!(matches!(done, Err(TransferError::ContextChanged { change: Change::Modified, .. })), "{done:?}");
 }
 
+/// Nothing is read of a file that is not the one that was announced, though its size may be the same.
+#[tokio::test]
+async fn f17_content_rewritten_between_walk_and_read_is_detected() {
+    type Rewrite = fn(&Path);
+    let changes: [(Rewrite, Change); 3] = [
+        (|path| std::fs::write(path, "54321").unwrap(), Change::Modified),
+        (|path| std::fs::write(path, "1234").unwrap(), Change::Truncated),
+        (|path| std::fs::write(path, "123456").unwrap(), Change::Grown),
+    ];
+    for (rewrite, expected) in changes {
+        let dir = disk(&[("f", b"12345")]);
+        let path = dir.path().join("f");
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(UNIX_EPOCH).unwrap();
+        let filter = FilterOptions::default();
+        let (mut peer, task) = start_send(Arc::new(open(dir.path())), filter, SendOptions::default());
+        while peer.from.recv().await.is_some_and(|packet| packet.stat.is_some()) {}
+        rewrite(&path);
+        peer.to.send(request(0)).await.unwrap();
+        let last = peer.from.recv().await.unwrap();
+        assert!(describe(&last).starts_with("err "), "{last:?}");
+        let done = tokio::time::timeout(Duration::from_secs(2), task).await.expect("no hang").unwrap();
+        let Err(TransferError::ContextChanged { change, .. }) = done else { panic!("{done:?}") };
+        assert_eq!(change, expected);
+    }
+}
+
+/// As those of the kernel do, which say that they are empty.
+#[tokio::test]
+async fn f16_files_that_hold_more_than_they_say_are_named() {
+    let filter = FilterOptions { include_patterns: vec!["version".to_owned()], ..Default::default() };
+    let (peer, task) = start_send(Arc::new(open(Path::new("/proc"))), filter, SendOptions::default());
+    record(peer).await;
+    let done = task.await.unwrap();
+    assert!(matches!(done, Err(TransferError::ContextChanged { change: Change::Grown, .. })), "{done:?}");
+}
+
 #[tokio::test]
 async fn f18_read_errors_name_the_file_and_interrupts_are_retried() {
     let dir = disk(&[("f", &vec![1; 100_000])]);
