@@ -226,6 +226,16 @@ fn ops_with_equal_digests_share_their_metadata() {
 }
 
 #[test]
+fn ops_with_equal_digests_come_from_all_of_their_places() {
+    let map = SourceMap::new("f", "Text", "a\nb\n");
+    let at = |line| Image::new("a").location(map.location([Range::lines(line, line)]));
+    let definition = marshal(diff(at(1), State::from(at(2)).mkdir("/x", 0o755)));
+    let image = definition.ops().next().unwrap();
+    let lines: Vec<_> = image.locations().map(|(_, ranges)| ranges[0].start.line).collect();
+    assert_eq!(lines, [1, 2]);
+}
+
+#[test]
 fn constraints_stay_with_their_op() {
     let state = image("a").run(["x"]).name("n").root();
     assert!(metadata(state).description.is_empty());
@@ -345,6 +355,8 @@ fn equal_source_maps_are_one() {
     );
     let places: Vec<usize> = definition.ops().map(|op| op.locations().count()).collect();
     assert_eq!(places, [1, 2, 1, 0]);
+    let [text, other] = ["Text", "Other"].map(|language| at(&SourceMap::new("f", language, "a"), 1));
+    assert_eq!(marshal(Image::new("a").location(text).location(other)).source_maps().len(), 2);
     let source = definition.to_pb().source.unwrap();
     let origin = Definition::from_pb(source.infos[1].definition.clone().unwrap()).unwrap();
     assert_eq!(origin, marshal(local("src")), "marshalled with the same options");
