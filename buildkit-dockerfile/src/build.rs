@@ -283,7 +283,9 @@ impl Driver<'_> {
         let definition = graph.marshal().map_err(|e| self.located(e))?;
         let reference = self.solve(&definition).await?;
         // BuildKit builds, and only then finds that it cannot write such a time.
-        if evaluated.epoch.is_some_and(|time| !time.is_writable()) {
+        let image = &evaluated.image;
+        let mut times = image.history.iter().map(|step| step.created).chain([image.created]).flatten();
+        if times.any(|time| !time.is_writable()) {
             let message = "SOURCE_DATE_EPOCH is beyond the years 0 to 9999 that an image config can have";
             return Err(self.located(Error::new(ErrorKind::Option, message)));
         }

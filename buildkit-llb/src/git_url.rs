@@ -153,15 +153,16 @@ impl GitUrl {
     }
 
     fn parse_standard(scheme: Scheme, scheme_text: &str, rest: &str) -> Result<Self, Error> {
+        let (rest, fragment) = match rest.split_once('#') {
+            Some((rest, fragment)) => (rest, Some(fragment)),
+            None => (rest, None),
+        };
         if rest.bytes().any(|b| b < 0x20 || b == 0x7f) {
             return Err(Error::Malformed("control character"));
         }
-        let (rest, fragment) = match rest.split_once('#') {
-            Some((rest, fragment)) => {
-                (rest, Some(percent_decode(fragment, false).ok_or(Error::Malformed("bad escape"))?))
-            }
-            None => (rest, None),
-        };
+        let fragment = fragment
+            .map(|text| percent_decode(text, false).ok_or(Error::Malformed("bad escape")))
+            .transpose()?;
         let (rest, query) = match rest.split_once('?') {
             Some((rest, query)) => (rest, Some(query)),
             None => (rest, None),
@@ -608,6 +609,7 @@ mod tests {
             ("https://h/x.git#main:sub/dir", r("main", "", "sub/dir")),
             ("https://h/x.git#:sub", r("", "", "sub")),
             ("https://h/x.git#a:b:c", r("a", "", "b:c")),
+            ("https://h/x.git#a\u{1}", r("a\u{1}", "", "")),
             ("https://h/x.git?tag=v1", r("refs/tags/v1", "", "")),
             ("https://h/x.git?branch=b&subdir=s&checksum=abc", r("refs/heads/b", "abc", "s")),
             ("https://h/x.git?subdir=/a/../b", r("", "", "/a/../b")),

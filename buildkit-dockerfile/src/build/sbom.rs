@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use buildkit_frontend::{Attestation, AttestationKind, Reference};
 use buildkit_llb::path::join;
-use buildkit_llb::{Definition, Image, Mount, Run, State, scratch};
+use buildkit_llb::{Definition, Image, MarshalOptions, Mount, Platform, Run, State, scratch};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::lower::context::Contexts;
@@ -21,7 +21,7 @@ const PREDICATE: &str = "https://spdx.dev/Document";
 /// A scanner whose config is known.
 pub(crate) struct Scanner {
     image: String,
-    platform: Option<buildkit_llb::Platform>,
+    platform: Option<Platform>,
     args: Vec<String>,
     env: Vec<String>,
     dir: String,
@@ -101,7 +101,11 @@ impl Scanner {
         }
         let failed =
             |e| Error::new(ErrorKind::Graph, "the graph of the SBOM scan cannot be made").caused_by(e);
-        let definition = process.output(OUT, scratch()).marshal(&graph.marshal).map_err(failed)?;
+        // The scan is not a part of the result: what has no platform of its own, such as a process on an empty file
+        // system, gets that of the daemon here and not the target's.
+        let platform = self.platform.clone().unwrap_or_else(Platform::host);
+        let marshal = MarshalOptions { platform, ..graph.marshal.clone() };
+        let definition = process.output(OUT, scratch()).marshal(&marshal).map_err(failed)?;
         without_default_path(&definition).map_err(failed)
     }
 

@@ -502,10 +502,11 @@ impl Words {
         }
     }
 }
-/// Numbers that are neither letters nor decimal digits: superscripts, fractions, Roman and encircled numbers.
+/// Numbers that are neither letters nor decimal digits: superscripts, fractions, Roman and encircled numbers, runes.
 fn is_number_form(c: char) -> bool {
     let blocks =
         ['\u{2070}'..='\u{2089}', '\u{2150}'..='\u{218f}', '\u{2460}'..='\u{24ff}', '\u{2776}'..='\u{2793}'];
     matches!(c, '\u{b2}' | '\u{b3}' | '\u{b9}' | '\u{bc}'..='\u{be}')
+        || (c.is_alphabetic() && c.is_numeric())
         || blocks.iter().any(|block| block.contains(&c))
 }

@@ -6,12 +6,15 @@
 //!
 //! Some cases change the gateway as well: `no_caps` (LLB capabilities it lacks), `inputs` (frontend inputs, each an
 //! image), `redirects` (image references that resolve to others), `image_errors` (images that cannot be
-//! resolved), `git_object` (the commit of Git sources) and `last_modified` (of HTTP sources, Unix seconds).
+//! resolved), `git_object` (the commit of Git sources) and `last_modified` (of HTTP sources, Unix seconds). Files that
+//! are no text are in `bytes`, in base64.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use buildkit_frontend::{
     Bridge, BuildResult, Caps, Code, Environment, Error, Gateway, Options, Result, Tree, Worker,
 };
@@ -199,6 +202,10 @@ impl Recorded {
         }
         if let Some(dockerfile) = case["dockerfile"].as_str() {
             files.insert("Dockerfile".into(), Bytes::from(dockerfile.to_owned()));
+        }
+        for (name, content) in case["bytes"].as_object().into_iter().flatten() {
+            let content = STANDARD.decode(content.as_str().unwrap_or_default()).unwrap_or_default();
+            files.insert(name.clone(), Bytes::from(content));
         }
         let options: Options = case["opts"]
             .as_object()

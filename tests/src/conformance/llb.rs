@@ -420,10 +420,9 @@ impl States {
             "copy" => {
                 let from = self.from(fields, "from")?;
                 let (src, dest) = (fields.take::<String>("src")?, fields.take::<String>("dest")?);
-                let mode = match fields.maybe::<String>("mode_str")?.filter(|text| !text.is_empty()) {
-                    Some(text) => Some(llb::Mode::Symbolic(text)),
-                    None => fields.maybe("mode")?.map(llb::Mode::Bits),
-                };
+                let bits = fields.maybe("mode")?.map(llb::Mode::Bits);
+                let text = fields.maybe::<String>("mode_str")?.filter(|text| !text.is_empty());
+                let mode = text.map(llb::Mode::Symbolic).or(bits);
                 let options = llb::CopyOptions {
                     mode,
                     follow_symlinks: fields.flag("follow_symlinks")?,
