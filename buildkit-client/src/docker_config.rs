@@ -246,7 +246,12 @@ impl DockerConfig {
             }
         }
         let Some((key, entry)) = entry else {
-            tried.tried(format!("{place}: no entry"));
+            let is_there = match place {
+                Place::File(path) => tokio::fs::try_exists(path).await.unwrap_or(true),
+                Place::Variable(_) | Place::Memory => true,
+            };
+            let what = if is_there { "no entry" } else { "no such file" };
+            tried.tried(format!("{place}: {what}"));
             return Ok(None);
         };
         match entry.credentials() {

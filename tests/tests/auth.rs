@@ -127,9 +127,16 @@ async fn a_registry_that_lets_nobody_in_is_told_with_what_it_was_given() {
     let config = serde_json::json!({"auths": {&registry.address: {"auth": "YnVpbGRlcjp3cm9uZw=="}}});
     std::fs::write(&path, config.to_string()).unwrap();
     let wrong = DockerConfig::from_file(&path).unwrap();
+    let (missing, other) = (dir.path().join("missing.json"), dir.path().join("other.json"));
+    std::fs::write(&other, "{}").unwrap();
     for (solve, says) in [
         (build().auth(wrong), format!("came from auths[{:?}] in {}", registry.address, path.display())),
         (build().auth(DockerConfig::empty()), format!("no credentials for {} were found", registry.address)),
+        (
+            build().auth(DockerConfig::from_file(&missing).unwrap()),
+            format!("{} were found ({}: no such file)", registry.address, missing.display()),
+        ),
+        (build().auth(DockerConfig::from_file(&other).unwrap()), format!("({}: no entry)", other.display())),
         (build(), "no credentials were given to the build".to_owned()),
     ] {
         let error = solve.await.unwrap_err();

@@ -38,6 +38,7 @@ mod realm;
 mod token;
 mod token_authority;
 
+use credentials::NOTHING;
 pub use credentials::{
     CredentialError, CredentialProvider, CredentialRequest, Credentials, Explanation, Scope,
 };
@@ -214,8 +215,11 @@ struct Hosts {
     shared: BTreeSet<String>,
 }
 
+#[derive(Clone)]
 struct Known {
     credentials: Option<Credentials>,
+    /// Who was asked, where nobody has credentials.
+    asked: Vec<String>,
     until: Instant,
 }
 
@@ -235,21 +239,22 @@ impl AuthService {
             self.refuse(&request.host);
             return Ok(None);
         }
-        let found = self.look_up(request).await?;
-        self.session.gave(
-            &request.host,
-            &found.as_ref().map_or(Given::Nothing, |found| Given::From(found.origin_text().to_owned())),
-        );
-        Ok(found)
+        let Known { credentials, asked, .. } = self.look_up(request).await?;
+        let given = match &credentials {
+            Some(found) => Given::From(found.origin_text().to_owned()),
+            None => Given::Nothing(asked),
+        };
+        self.session.gave(&request.host, &given);
+        Ok(credentials)
     }
 
     /// Asks those who may know, unless one of them was asked a short while ago.
-    async fn look_up(&self, request: &CredentialRequest) -> Result<Option<Credentials>, Status> {
+    async fn look_up(&self, request: &CredentialRequest) -> Result<Known, Status> {
         let key = (request.host.clone(), request.repository().map(str::to_owned));
         if let Some(known) = self.hosts().known.get(&key)
             && known.until > Instant::now()
         {
-            return Ok(known.credentials.clone());
+            return Ok(known.clone());
         }
         let mut found = None;
         for provider in &self.auth.providers {
@@ -261,14 +266,17 @@ impl AuthService {
                 break;
             }
         }
+        let mut asked = if found.is_none() { self.auth.explain(request).await.tried } else { Vec::new() };
+        asked.retain(|text| text != NOTHING);
         let until = found.as_ref().and_then(Credentials::expiry);
         let until = until.or_else(|| Instant::now().checked_add(KEEP)).unwrap_or_else(Instant::now);
         let mut hosts = self.hosts();
         if hosts.known.len() >= MAX_HOSTS {
             hosts.known.clear();
         }
-        hosts.known.insert(key, Known { credentials: found.clone(), until });
-        Ok(found)
+        let known = Known { credentials: found, asked, until };
+        hosts.known.insert(key, known.clone());
+        Ok(known)
     }
 
     fn forget(&self, host: &str) {

@@ -78,8 +78,8 @@ pub(crate) struct Member {
 pub(super) enum Given {
     /// None: no build names the registry.
     Refused,
-    /// None: there are none.
-    Nothing,
+    /// None: there are none, where these were asked.
+    Nothing(Vec<String>),
     /// Those that came from here.
     From(String),
 }
@@ -155,13 +155,15 @@ impl Member {
                     "no credentials were shared for {shown}, which the build does not name; \
                      .registry({shown:?}) allows it"
                 )),
-                Given::Nothing if is_about(host) => {
-                    hints.push(format!("no credentials for {shown} were found"));
+                Given::Nothing(asked) if is_about(host) => {
+                    let asked = asked.join("; ");
+                    let asked = if asked.is_empty() { asked } else { format!(" ({})", one_line(&asked)) };
+                    hints.push(format!("no credentials for {shown} were found{asked}"));
                 }
                 Given::From(origin) if is_about(host) => {
                     hints.push(format!("the credentials for {shown} came from {origin}"));
                 }
-                Given::Nothing | Given::From(_) => {}
+                Given::Nothing(_) | Given::From(_) => {}
             }
         }
         if denied && self.asked_nobody.load(Ordering::Relaxed) {

@@ -12,6 +12,9 @@ use tokio::time::Instant;
 use crate::secret::Secret;
 use crate::session::hub;
 
+/// What a source says that cannot say where it looked.
+pub(super) const NOTHING: &str = "no credentials";
+
 /// Credentials for a registry.
 #[derive(Clone, Debug)]
 pub struct Credentials {
@@ -157,7 +160,7 @@ pub trait CredentialProvider: Send + Sync + fmt::Debug {
         let mut explanation = Explanation::new(&request.host);
         match self.credentials(request).await {
             Ok(Some(found)) => explanation.answered(found.origin_text()),
-            Ok(None) => explanation.tried("no credentials"),
+            Ok(None) => explanation.tried(NOTHING),
             Err(error) => explanation.tried(error.to_string()),
         }
         explanation
