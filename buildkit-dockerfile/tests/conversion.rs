@@ -130,6 +130,40 @@ fn devices_reach_the_process_in_the_labs_channel() {
     );
 }
 
+/// What one URL says holds for those after it too.
+#[test]
+fn checksums_of_git_urls_are_kept_and_do_not_contradict() {
+    let (commit, other) = ("c".repeat(40), "d".repeat(40));
+    let add = |words: &str| convert(&format!("FROM scratch\nADD {words} /src/\n"), &PLAIN);
+    let first = format!("https://example.com/a.git?commit={commit}");
+    let converted = add(&format!("{first} https://example.com/b.git")).unwrap();
+    let sources = converted.definition.ops().filter_map(|op| match op.message().unwrap().op {
+        Some(buildkit_proto::pb::op::Op::Source(source)) => source.attrs.get("git.checksum").cloned(),
+        _ => None,
+    });
+    assert_eq!(sources.collect::<Vec<_>>(), [commit.as_str(), commit.as_str()]);
+    for words in
+        [format!("{first} https://example.com/b.git?commit={other}"), format!("--checksum={other} {first}")]
+    {
+        assert_eq!(add(&words).unwrap_err().kind(), ErrorKind::Instruction, "{words}");
+    }
+}
+
+#[test]
+fn owned_caches_begin_as_a_directory_that_all_may_enter() {
+    use buildkit_proto::pb::{file_action::Action, op::Op};
+    let source = "FROM alpine\nRUN --mount=type=cache,target=/c,uid=1000 true\n";
+    let converted = convert(source, &PLAIN).unwrap();
+    let made = converted.definition.ops().find_map(|op| match op.message().unwrap().op {
+        Some(Op::File(file)) => file.actions.into_iter().find_map(|action| match action.action {
+            Some(Action::Mkdir(dir)) => Some((dir.path, dir.mode)),
+            _ => None,
+        }),
+        _ => None,
+    });
+    assert_eq!(made, Some(("/cache".to_owned(), 0o755)));
+}
+
 #[test]
 fn directories_without_a_session_are_those_of_one_conversion() {
     let bytes = || {
