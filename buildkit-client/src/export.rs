@@ -549,6 +549,10 @@ mod tests {
             ]
         );
         assert!(export.pushes());
+        for (value, pushes) in [("true", true), ("1", true), ("0", false), ("False", false)] {
+            let export: Export = Export::image("r/a").attr("push", value).into();
+            assert_eq!(export.pushes(), pushes, "{value}");
+        }
     }
 
     #[test]

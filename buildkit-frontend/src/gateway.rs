@@ -390,3 +390,37 @@ pub struct Warning {
 fn invalid(text: &str) -> Error {
     Error::with_code(Code::InvalidArgument, text)
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+    use crate::simulated::Simulated;
+
+    #[test]
+    fn directories_of_the_client_are_those_of_the_builds_session() {
+        let unique = |session: &str| {
+            let simulated = Simulated::new().configure(|known| session.clone_into(&mut known.session_id));
+            let definition = simulated.gateway().marshal(&buildkit_llb::local("src")).unwrap();
+            let op = definition.ops().next().unwrap().message().unwrap().op;
+            let Some(pb::op::Op::Source(source)) = op else { panic!("no source") };
+            source.attrs.get("local.unique").cloned()
+        };
+        assert_eq!(unique("s").as_deref(), Some("s"));
+        assert_eq!(unique(""), None);
+    }
+
+    #[test]
+    fn nested_frontends_read_the_caches_of_the_outermost_one() {
+        let simulated =
+            Simulated::new().option("cache-from", "a").option("cache-imports", "b").option("x", "");
+        let nested = Solve::frontend("dockerfile.v0").options([("cache-imports", "its own")]);
+        block_on(simulated.gateway().solve(nested)).unwrap();
+        let solves = simulated.solves();
+        let mut options: Vec<_> =
+            solves[0].frontend_opt.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        options.sort_unstable();
+        assert_eq!(options, [("cache-from", "a"), ("cache-imports", "its own")]);
+    }
+}
