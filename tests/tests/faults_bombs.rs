@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use buildkit_client::content::{BlobInfo, ContentStore, Digest};
+use buildkit_client::export::Export;
 use buildkit_client::progress::{self, Event};
 use buildkit_client::request::Frontend;
 use buildkit_client::session::auth::{Auth, Credentials};
@@ -18,6 +19,7 @@ use buildkit_proto::auth::auth_client::AuthClient;
 use buildkit_proto::content::ReadContentRequest;
 use buildkit_proto::content::content_client::ContentClient;
 use buildkit_proto::control::{SolveResponse, StatusResponse, Vertex, VertexLog};
+use buildkit_proto::filesync::file_send_client::FileSendClient;
 use buildkit_tests::fake::FakeBuildKit;
 use futures::StreamExt as _;
 use tokio::io::AsyncRead;
@@ -230,4 +232,24 @@ async fn f43_tokens_are_not_asked_for_with_scopes_by_the_thousand() {
         .start();
     let auth = Auth::new(BTreeMap::from([("reg.local".to_owned(), Credentials::password("ann", "x"))]));
     solved(fake.client().solve(dockerfile()).registry("reg.local").auth(auth)).await;
+}
+
+#[tokio::test]
+async fn f39_an_exporter_without_a_number_is_none() {
+    let fake = FakeBuildKit::script()
+        .on_solve(|solve| async move {
+            let session = solve.session().await?;
+            for id in ["-1", "x", "", "99999999999999999999", "0 "] {
+                let mut request = Request::new(futures::stream::pending());
+                request.metadata_mut().insert("buildkit-attachable-exporter-id", id.parse().unwrap());
+                let status = FileSendClient::new(session.channel()).diff_copy(request).await.unwrap_err();
+                assert_eq!(status.code(), Code::NotFound, "{id:?}");
+            }
+            session.export_tree(0, &[]).await?;
+            Ok(SolveResponse::default())
+        })
+        .start();
+    let out = tempfile::tempdir().unwrap();
+    let solved = solved(fake.client().solve(dockerfile()).export(Export::local(out.path()))).await;
+    assert_eq!(solved.refused_requests().len(), 5, "{:?}", solved.refused_requests());
 }

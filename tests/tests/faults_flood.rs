@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use buildkit_client::export::Export;
 use buildkit_client::request::{Frontend, Local};
 use buildkit_client::session::ssh::{Ssh, SshSource};
 use buildkit_fsutil::memory::MemoryTree;
@@ -79,6 +80,48 @@ fn f34_transfers_that_nobody_reads_leave_the_program_its_threads() {
             .unwrap();
         looked_at.store(2, Ordering::Relaxed);
         timeout(PATIENCE, build).await.unwrap().unwrap_or_else(|error| panic!("{}", error.report()));
+    });
+}
+
+#[test]
+fn f34_trees_that_never_come_to_an_end_leave_the_program_its_threads() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().max_blocking_threads(60).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let state = Arc::new(AtomicUsize::new(0));
+        let looked = Arc::clone(&state);
+        let fake = FakeBuildKit::script()
+            .on_solve(move |solve| {
+                let looked = Arc::clone(&looked);
+                async move {
+                    let session = solve.session().await?;
+                    let mut open = Vec::new();
+                    for _ in 0..200 {
+                        open.push(session.export(0, &[]).await?);
+                    }
+                    looked.store(1, Ordering::Relaxed);
+                    while looked.load(Ordering::Relaxed) == 1 {
+                        sleep(Duration::from_millis(5)).await;
+                    }
+                    drop(open);
+                    session.export_tree(0, &[]).await?;
+                    Ok(SolveResponse::default())
+                }
+            })
+            .start();
+        let out = tempfile::tempdir().unwrap();
+        let build = fake.client().solve(Frontend::new("dockerfile.v0")).export(Export::local(out.path()));
+        let build = build.start();
+        until(|| state.load(Ordering::Relaxed) == 1).await;
+        sleep(Duration::from_millis(100)).await;
+        timeout(PATIENCE, tokio::task::spawn_blocking(|| ()))
+            .await
+            .expect("a thread for something else")
+            .unwrap();
+        state.store(2, Ordering::Relaxed);
+        // That most of the trees were left half way is an error of the build, not a hang.
+        let done = timeout(PATIENCE, build).await.unwrap();
+        assert!(done.is_err());
     });
 }
 

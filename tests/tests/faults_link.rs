@@ -1,6 +1,8 @@
 //! Links that fail, against a scripted daemon: rows F01 to F09 and F13 of the fault table.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use buildkit_client::connect::Liveness;
@@ -630,5 +632,40 @@ async fn the_bytes_of_a_session_may_come_in_messages_of_any_size() {
         build.await.unwrap_or_else(|error| panic!("{chunk}: {}", error.report()));
         assert_eq!(std::fs::read(&out).unwrap(), [&content[..], b"end"].concat(), "{chunk}");
         std::fs::remove_file(&out).unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn f05_an_answer_that_is_lost_on_a_living_link_is_found_by_asking() {
+    for (case, asked_again, is_lost) in [
+        ("unknown to a daemon", Some(tonic::Status::not_found("no such job x")), true),
+        ("unknown to an old one", Some(tonic::Status::unknown("no such job x")), true),
+        ("known", None, false),
+        ("the daemon cannot say", Some(tonic::Status::internal("busy")), false),
+    ] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let fake = FakeBuildKit::script()
+            .on_solve(|_| async {
+                sleep(Duration::from_secs(300)).await;
+                Ok(SolveResponse::default())
+            })
+            .on_status(move |_, _| {
+                let first = count.fetch_add(1, Ordering::Relaxed) == 0;
+                let answer = asked_again.clone().filter(|_| !first);
+                async move { answer.map_or(Ok(()), Err) }
+            })
+            .start();
+        let started = Instant::now();
+        let done = fake.client().solve(dockerfile()).await;
+        if is_lost {
+            let lost = lost(done.unwrap_err());
+            let text = lost.to_string();
+            assert!(text.contains("does not know the build"), "{case}: {text}");
+            assert!(started.elapsed() <= Duration::from_secs(61), "{case}: {:?}", started.elapsed());
+        } else {
+            done.unwrap_or_else(|error| panic!("{case}: {}", error.report()));
+        }
+        assert!(asked.load(Ordering::Relaxed) > 1, "{case}");
     }
 }

@@ -240,6 +240,23 @@ async fn f34_empty_trees_and_silence_end_with_the_build() {
     assert!(listing(out.path()).is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn f28_an_export_that_failed_here_ends_a_build_that_its_daemon_does_not_end() {
+    let fake = FakeBuildKit::script()
+        .on_solve(|solve| async move {
+            play(solve.session().await?, raw(vec![file("../a", 3)])).await?;
+            std::future::pending().await
+        })
+        .start();
+    let out = tempfile::tempdir().unwrap();
+    let started = tokio::time::Instant::now();
+    let build = fake.client().solve(frontend()).export(Export::local(out.path()));
+    let done = tokio::time::timeout(Duration::from_secs(3600), build.into_future()).await.expect("no hang");
+    let report = done.unwrap_err().report();
+    assert!(report.contains("cannot write export 0") && report.contains("\"../a\""), "{report}");
+    assert!(started.elapsed() <= Duration::from_secs(62), "{:?}", started.elapsed());
+}
+
 #[tokio::test]
 async fn f34_hostile_receiver_is_told_and_the_build_says_why() {
     let req = |id| control(PacketType::PacketReq, id);

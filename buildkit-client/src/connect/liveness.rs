@@ -26,7 +26,8 @@ pub struct Liveness {
     /// From the first call on a link to its answer.
     pub first_answer: Duration,
     /// Silence of the daemon while a build runs, after which the link is given up.
-    /// [`Duration::MAX`] waits for ever.
+    /// [`Duration::MAX`] waits for ever. As long, a daemon may leave a build without an answer that it does not know any
+    /// more, or of which an export has failed on this side.
     pub dead_after: Duration,
     /// Time between HTTP/2 PINGs while a session is open.
     pub ping_every: Duration,

@@ -1,8 +1,8 @@
 //! Results of exporters, written by the daemon to the places that the caller chose.
 
 use super::member::Member;
-use super::{MAX_MESSAGE, Service, SessionContext};
-use crate::error::BoxError;
+use super::{MAX_MESSAGE, Service, SessionContext, told};
+use crate::error::{BoxError, LocalError};
 use crate::export::TreeSink;
 use crate::output::{Opened, Stream as ByteStream};
 use buildkit_fsutil::disk_writer::{DiskWriter, WriteOptions};
@@ -16,23 +16,28 @@ use futures::{Stream, StreamExt as _};
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{KeyAndValueRef, MetadataMap};
 use tonic::{Request, Response, Status, Streaming};
 
 /// Longest list of exporter metadata that is kept.
 const MAX_METADATA: usize = 1024;
+/// Trees that are received at once, the others wait: each has a thread of the runtime's pool. There is one for each
+/// platform.
+const MAX_TREES: usize = 32;
 
 /// The service.
 pub(crate) fn service(context: SessionContext) -> Service {
-    let server = FileSendServer::new(Receiver { context }).max_decoding_message_size(MAX_MESSAGE);
+    let trees = Arc::new(Semaphore::new(MAX_TREES));
+    let server = FileSendServer::new(Receiver { context, trees }).max_decoding_message_size(MAX_MESSAGE);
     Service::new(server, &["DiffCopy"])
 }
 
 #[derive(Debug)]
 struct Receiver {
     context: SessionContext,
+    trees: Arc<Semaphore>,
 }
 
 type Answers = Pin<Box<dyn Stream<Item = Result<RawMessage, Status>> + Send>>;
@@ -46,17 +51,20 @@ impl FileSend for Receiver {
         let knows_delete =
             request.metadata().get("buildkit-exporter-multi-platform").is_some_and(|value| value == "1");
         let metadata = exporter_metadata(request.metadata());
-        let nobody = || {
+        let nobody = |index: &str| {
+            let index = told(index);
             self.context.suspicious(format!("export {index}"));
             Status::not_found(format!("exporter {index} not found"))
         };
+        let index = index.map_err(nobody)?;
+        let nobody = || nobody(&index.to_string());
         let build = self.context.exporting().ok_or_else(nobody)?;
         let opened = match build.outputs.take(index, &metadata).await {
             Ok(Some(opened)) => opened,
             Ok(None) => return Err(nobody()),
             Err(error) => {
                 let status = Status::already_exists(crate::error::report(&error));
-                build.failed_with(error);
+                build.export_failed(error);
                 return Err(status);
             }
         };
@@ -83,7 +91,7 @@ impl FileSend for Receiver {
                         Err(Failure::Local(error)) => {
                             let what = outputs.describe(index);
                             let text = format!("{what}: {error}");
-                            build.failed(what, error);
+                            build.export_failed(LocalError::new(what, error));
                             outputs.failed(index);
                             let _ = answer.send(Err(Status::unknown(text))).await;
                         }
@@ -94,7 +102,8 @@ impl FileSend for Receiver {
             Opened::Dir { options, .. } if options.delete && !knows_delete => {
                 let what = build.outputs.describe(index);
                 let reason = "the daemon is too old to delete what is not in the result";
-                build.failed(what.clone(), std::io::Error::new(std::io::ErrorKind::Unsupported, reason));
+                let error = std::io::Error::new(std::io::ErrorKind::Unsupported, reason);
+                build.export_failed(LocalError::new(what.clone(), error));
                 build.outputs.failed(index);
                 Err(Status::failed_precondition(format!("{what}: {reason}")))
             }
@@ -102,9 +111,12 @@ impl FileSend for Receiver {
                 // A build has succeeded when its result is on the disk.
                 let options = WriteOptions { sync: true, ..options };
                 let open = move || DiskWriter::open(path, options);
-                Ok(receive_tree(build, index, open, incoming))
+                Ok(receive_tree(build, index, open, incoming, Arc::clone(&self.trees)))
             }
-            Opened::Tree(sink) => Ok(receive_tree(build, index, move || Ok(ToSink(sink)), incoming)),
+            Opened::Tree(sink) => {
+                let open = move || Ok(ToSink(sink));
+                Ok(receive_tree(build, index, open, incoming, Arc::clone(&self.trees)))
+            }
         }
     }
 }
@@ -115,6 +127,7 @@ fn receive_tree<W: TreeWriter + 'static>(
     index: usize,
     open: impl FnOnce() -> Result<W, TransferError> + Send + 'static,
     incoming: Streaming<RawMessage>,
+    trees: Arc<Semaphore>,
 ) -> Response<Answers> {
     let (answer, answers) = mpsc::channel::<Result<Packet, Status>>(16);
     let incoming = incoming.map(|message| {
@@ -122,6 +135,11 @@ fn receive_tree<W: TreeWriter + 'static>(
     });
     tokio::spawn(async move {
         let receiving = async {
+            let _slot = tokio::select! {
+                slot = trees.acquire() => slot,
+                // Nobody waits for it any more.
+                () = answer.closed() => return Err(TransferError::Ended),
+            };
             let writer = tokio::task::spawn_blocking(open).await.map_err(|_| TransferError::Worker)??;
             receive(writer, incoming, answer.clone(), ReceiveOptions::default()).await
         };
@@ -143,7 +161,7 @@ fn receive_tree<W: TreeWriter + 'static>(
             Err(error) => {
                 let what = outputs.describe(index);
                 let text = format!("{what}: {}", crate::error::report(&error));
-                build.failed(what, error);
+                build.export_failed(LocalError::new(what, error));
                 outputs.failed(index);
                 let _ = answer.send(Err(Status::unknown(text))).await;
             }
@@ -201,13 +219,15 @@ async fn copy(mut incoming: Streaming<RawMessage>, mut stream: ByteStream) -> Re
     Ok(bytes)
 }
 
-/// Which exporter this is about; daemons before 0.13 know one only and do not say.
-fn exporter_index(metadata: &MetadataMap) -> usize {
-    metadata
-        .get("buildkit-attachable-exporter-id")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(0)
+/// Which exporter this is about, or what there is instead of a number; daemons before 0.13 know one only and do not say.
+fn exporter_index(metadata: &MetadataMap) -> Result<usize, &str> {
+    match metadata.get("buildkit-attachable-exporter-id") {
+        None => Ok(0),
+        Some(value) => {
+            let text = value.to_str().unwrap_or_default();
+            text.parse().map_err(|_| text)
+        }
+    }
 }
 
 /// What the daemon knows of the result so far.

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Failures and suspicions past this count are counted, not kept.
@@ -71,6 +72,8 @@ pub(crate) struct Member {
     /// Whether the daemon is done with the build.
     answered: AtomicBool,
     closed: CancellationToken,
+    /// Is cancelled when an export fails here: no daemon can end the build well any more.
+    export_failed: CancellationToken,
 }
 
 /// What a daemon got when it asked for the credentials of a registry.
@@ -111,6 +114,7 @@ impl Member {
             not_utf8: OnceLock::new(),
             answered: AtomicBool::new(false),
             closed: CancellationToken::new(),
+            export_failed: CancellationToken::new(),
         }
     }
 
@@ -185,6 +189,18 @@ impl Member {
         if failures.len() < MAX_KEPT {
             failures.push(error);
         }
+    }
+
+    /// Keeps a failure of an export on this side. The daemon was told, and ends the build.
+    pub(super) fn export_failed(&self, error: LocalError) {
+        self.failed_with(error);
+        self.export_failed.cancel();
+    }
+
+    /// Waits until the daemon has not ended the build for `limit` although an export has failed here.
+    pub(crate) async fn failed_for(&self, limit: Duration) {
+        self.export_failed.cancelled().await;
+        tokio::time::sleep(limit).await;
     }
 
     pub(crate) fn take_failures(&self) -> Vec<LocalError> {

@@ -163,6 +163,7 @@ async fn attempt(
         let services = solve.attached.services(&context, Some(&build));
         Carrier::Own(Task::spawn(session::open(channel.clone(), &shared_key, services, context.clone())?))
     };
+    let status_over = CancellationToken::new();
     let mut running = Running {
         client,
         link: &link,
@@ -172,7 +173,15 @@ async fn attempt(
         build: &build,
         reporter,
         carrier,
-        status: Task::spawn(follow(channel.clone(), reference.clone(), reporter.clone())),
+        status: Task::spawn({
+            let follow = follow(channel.clone(), reference.clone(), reporter.clone());
+            let over = status_over.clone();
+            async move {
+                follow.await;
+                over.cancel();
+            }
+        }),
+        status_over,
     };
     tracing::debug!(reference, session = context.id(), "build sent");
     let function = match (&solve.function, &solve.look) {
@@ -287,6 +296,8 @@ struct Running<'a> {
     reporter: &'a Reporter,
     carrier: Carrier<'a>,
     status: Task<()>,
+    /// Is cancelled when no more progress will come.
+    status_over: CancellationToken,
 }
 
 /// The session of a build.
@@ -321,6 +332,10 @@ impl Running<'_> {
         let mut hello = std::pin::pin!(self.client.introduce(self.link));
         let mut greeted = false;
         let mut cut_off = Box::pin(self.client.cut_off(self.link));
+        let forgotten = forgotten(self.client, self.link, self.reference, self.status_over.clone());
+        let mut forgotten = Box::pin(forgotten);
+        let build = self.build;
+        let mut failed_here = std::pin::pin!(build.failed_for(liveness.dead_after));
         // A shared session sees to its health itself.
         let own = matches!(self.carrier, Carrier::Own(_));
         let mut session_ended: Option<String> = None;
@@ -350,6 +365,15 @@ impl Running<'_> {
                     _ => greeted = true,
                 },
                 end = &mut cut_off => return Err(self.lost(end)),
+                () = &mut forgotten => {
+                    let reason = "the daemon does not know the build any more, and no answer has come";
+                    return Err(self.lost(reason.to_owned()));
+                }
+                () = &mut failed_here => {
+                    let reason = "the daemon does not end the build, of which an export has failed";
+                    let local = build.take_failures().into_iter().next();
+                    return Err(local.map_or_else(|| self.lost(reason.to_owned()), Error::from));
+                }
                 () = self.context.health_lost(liveness.health_silence()), if own => {
                     let limit = liveness.health_silence().as_secs_f32();
                     return Err(self.lost(format!("no health check of the session for {limit} s")));
@@ -469,6 +493,38 @@ fn missing(error: &SolveError) -> Option<String> {
         return None;
     }
     (error.code() == Code::Unimplemented && error.vertex().is_none()).then(|| format!("this build ({text})"))
+}
+
+/// Waits until the daemon turns out not to know a build any more that it has not answered: then the request or the answer
+/// was lost on a link that is alive, as one spoilt byte can do it. Daemons know a build until they answer, and say of one
+/// that they do not know that there is no such job. They are asked only once the progress is over.
+async fn forgotten(client: &Client, link: &Link, reference: &str, status_over: CancellationToken) {
+    let liveness = client.liveness();
+    let pause = liveness.dead_after / 2;
+    status_over.cancelled().await;
+    loop {
+        tokio::time::sleep(pause).await;
+        if link.is_closed() {
+            // It takes no new calls; it finishes what runs, or the link ends.
+            return std::future::pending().await;
+        }
+        let mut control = ControlClient::new(link.channel()).max_decoding_message_size(MAX_STATUS);
+        let known = async {
+            let stream = control.status(StatusRequest { r#ref: reference.to_owned() }).await?;
+            stream.into_inner().message().await
+        };
+        match tokio::time::timeout(liveness.first_answer, known).await {
+            Ok(Err(status)) if is_unknown(&status) => break,
+            _ => {}
+        }
+    }
+    // An answer that is on its way has the same time once more.
+    tokio::time::sleep(pause).await;
+}
+
+/// Whether this is what a daemon says of a build that it does not know. Old ones have no code for it.
+fn is_unknown(status: &Status) -> bool {
+    !is_transport(status) && (status.code() == Code::NotFound || status.message().contains("no such job"))
 }
 
 /// Reads the progress of a build. Whatever happens to it, the build's own call decides the result.
