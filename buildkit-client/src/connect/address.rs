@@ -241,7 +241,13 @@ fn parse(text: &str) -> Result<Address, String> {
         "nerdctl-container" => container(ContainerEngine::Nerdctl, before, query, Some("namespace")),
         "kube-pod" => kube_pod(before, query),
         "ssh" => ssh(rest),
-        other => Err(format!("scheme {other:?} is not known")),
+        "http" | "https" => Err(format!(
+            "scheme {scheme:?} leads to no BuildKit: write tcp://host:port, with TLS settings where it speaks TLS"
+        )),
+        other => Err(format!(
+            "scheme {other:?} is not known; there are tcp, unix, docker, ssh, kube-pod, and docker-, podman- and \
+             nerdctl-container"
+        )),
     }
 }
 
@@ -471,6 +477,8 @@ mod tests {
         for (text, reason) in [
             ("", "no scheme"),
             ("buildkitd:1234", "no scheme"),
+            ("https://buildkitd:1234", "write tcp://host:port"),
+            ("udp://buildkitd:1234", "there are tcp, unix, docker,"),
             ("http://x:1", "scheme \"http\""),
             ("tcp://host", "no port"),
             ("tcp://:1234", "no host"),
