@@ -552,6 +552,20 @@ mod tests {
     }
 
     #[test]
+    fn the_files_of_every_image_get_the_time_of_a_reproducible_build() {
+        for (kind, rewritten) in
+            [("image", true), ("oci", true), ("docker", true), ("moby", true), ("tar", false)]
+        {
+            let exporter = control::Exporter { r#type: kind.into(), ..Default::default() };
+            let mut message = control::SolveRequest { exporters: vec![exporter], ..Default::default() };
+            make_reproducible(&mut message, 7);
+            let attrs = &message.exporters[0].attrs;
+            assert_eq!(attrs["source-date-epoch"], "7", "{kind}");
+            assert_eq!(attrs.contains_key("rewrite-timestamp"), rewritten, "{kind}");
+        }
+    }
+
+    #[test]
     fn no_cache_reaches_every_step() {
         let mut definition = graph(&["docker-image://a"]);
         definition.metadata.insert("sha256:a".into(), pb::OpMetadata::default());

@@ -516,3 +516,50 @@ impl Tail {
         std::mem::take(&mut self.bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::ProgressGroup;
+    use super::*;
+
+    fn vertex(digest: &str, at: u64, error: &str) -> SolveStatus {
+        let time = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let progress_group = Some(ProgressGroup { id: "g".into(), name: "group".into(), weak: false });
+        let (started, completed) = (time(at), time(at + 1));
+        let (digest, error) = (digest.to_owned(), error.to_owned());
+        let vertex = Vertex { digest, started, completed, error, progress_group, ..Vertex::default() };
+        SolveStatus { vertexes: vec![vertex], ..SolveStatus::default() }
+    }
+
+    #[test]
+    fn a_group_has_failed_while_one_of_its_steps_has() {
+        let mut fold = Fold::default();
+        let mut error = |update: SolveStatus| {
+            fold.apply(&update, |_, _, _| {});
+            fold.nodes().iter().find(|node| matches!(node.kind, Kind::Group { .. })).unwrap().error.clone()
+        };
+        assert_eq!(error(vertex("a", 1, "broken")), "broken");
+        assert_eq!(error(vertex("b", 1, "")), "broken");
+        assert_eq!(error(vertex("a", 3, "")), "", "it was run again, and succeeded");
+    }
+
+    #[test]
+    fn the_output_of_steps_that_succeeded_is_not_kept() {
+        for (error, kept) in [("broken", 1), ("", 0)] {
+            let mut fold = Fold::default();
+            let mut update = vertex("a", 1, error);
+            let Some(step) = update.vertexes.first_mut() else { unreachable!() };
+            (step.progress_group, step.completed) = (None, None);
+            fold.apply(&update, |_, _, _| {});
+            let log = VertexLog { vertex: "a".into(), data: "line\n".into(), ..VertexLog::default() };
+            fold.apply(&SolveStatus { logs: vec![log], ..SolveStatus::default() }, |_, _, _| {});
+            let mut ended = vertex("a", 1, error);
+            if let Some(step) = ended.vertexes.first_mut() {
+                step.progress_group = None;
+            }
+            fold.apply(&ended, |_, _, _| {});
+            assert_eq!(fold.last_logs("a").len(), kept, "{error:?}");
+            assert_eq!(fold.tail_bytes, 4 * kept);
+        }
+    }
+}
