@@ -1,6 +1,6 @@
 //! Definitions: graphs as bytes, to send, to store, to look at and to build upon.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -34,7 +34,7 @@ struct Inner {
     infos: Vec<SourceMap>,
     has_source: bool,
     /// Made when an op is first asked for by name.
-    index: OnceLock<SpreadMap<Digest, usize>>,
+    index: OnceLock<BTreeMap<Digest, usize>>,
 }
 
 #[derive(Clone, Debug)]

@@ -2,8 +2,10 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use buildkit_client::dockerfile::{Context, Dockerfile};
@@ -397,6 +399,37 @@ async fn an_upload_is_served_once() {
     let upload = Upload::reader(std::io::Cursor::new(vec![5; 1 << 20]));
     let solved = fake.client().solve(Dockerfile::new(Context::upload(upload))).await.unwrap();
     assert_eq!(solved.refused_requests().len(), 3);
+}
+
+#[tokio::test]
+async fn an_upload_that_cannot_be_read_is_given_up_at_once_and_told() {
+    /// Fails, and counts how often it was asked.
+    struct Broken(Arc<AtomicUsize>);
+
+    impl tokio::io::AsyncRead for Broken {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            _: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<std::io::Result<()>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Poll::Ready(Err(std::io::Error::other("the tape is torn")))
+        }
+    }
+
+    let fake = script("v0.25.0")
+        .on_solve(|solve| async move {
+            let url = &solve.request.frontend_attrs["context"];
+            let id = url.strip_prefix("http://buildkit-session/").unwrap();
+            pull(&solve.session().await?, id).await?;
+            Ok(SolveResponse::default())
+        })
+        .start();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let upload = Upload::reader(Broken(Arc::clone(&asked)));
+    let error = fake.client().solve(Dockerfile::new(Context::upload(upload))).await.unwrap_err();
+    assert!(error.report().contains("the tape is torn"), "{}", error.report());
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]

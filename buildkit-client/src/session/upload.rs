@@ -107,7 +107,8 @@ impl UploadRpc for Server {
                         Err(status)
                     }
                 };
-                if answer.send(item).await.is_err() {
+                let failed = item.is_err();
+                if answer.send(item).await.is_err() || failed {
                     return;
                 }
             }

@@ -93,7 +93,8 @@ pub(crate) fn marshal(state: &State, options: &MarshalOptions) -> Result<Definit
     marshaller.finish(root)
 }
 
-/// Pointers and digests are spread evenly by themselves; nobody chooses them to collide.
+/// For keys that are spread evenly by themselves and that nobody can choose to collide in great number: pointers, the
+/// first four bytes of digests.
 #[derive(Default)]
 pub(crate) struct SpreadHasher(u64);
 
@@ -497,7 +498,7 @@ struct Known {
     /// The others. The key is the beginning of the digest, which is enough for nearly all.
     prefixes: SpreadMap<u32, u32>,
     /// Digests whose beginning is that of another.
-    others: SpreadMap<Digest, usize>,
+    others: BTreeMap<Digest, usize>,
 }
 
 impl Known {
@@ -537,7 +538,7 @@ impl Known {
 struct InputSet {
     list: Vec<(usize, i64)>,
     /// Only once the list is long.
-    index: SpreadMap<(usize, u64), i64>,
+    index: BTreeMap<(usize, i64), i64>,
 }
 
 impl InputSet {
@@ -548,19 +549,18 @@ impl InputSet {
 
     fn position(&mut self, input: (usize, i64)) -> i64 {
         const LONG: usize = 16;
-        let key = |input: &(usize, i64)| (input.0, input.1.cast_unsigned());
         if self.list.len() < LONG {
             if let Some(at) = self.list.iter().position(|known| *known == input) {
                 return to_i64(at);
             }
         } else {
             if self.index.is_empty() {
-                self.index.extend(self.list.iter().zip(0..).map(|(input, at)| (key(input), at)));
+                self.index.extend(self.list.iter().copied().zip(0..));
             }
-            if let Some(at) = self.index.get(&key(&input)) {
+            if let Some(at) = self.index.get(&input) {
                 return *at;
             }
-            self.index.insert(key(&input), to_i64(self.list.len()));
+            self.index.insert(input, to_i64(self.list.len()));
         }
         self.list.push(input);
         to_i64(self.list.len() - 1)
