@@ -14,7 +14,7 @@ use buildkit_client::export::{Export, ResultInfo, SessionExporter};
 use buildkit_client::policy::{SourceCheck, Verdict, verifier};
 use buildkit_client::request::{Frontend, Local};
 use buildkit_client::session::Upload;
-use buildkit_client::{Client, Retry, Solve};
+use buildkit_client::{Client, Provenance, Retry, Solve};
 use buildkit_fsutil::memory::MemoryTree;
 use buildkit_proto::content::content_client::ContentClient;
 use buildkit_proto::content::{
@@ -494,7 +494,7 @@ async fn a_push_is_repeated_when_the_registry_was_busy() {
 async fn nothing_else_is_repeated() {
     type Ask = fn(Client) -> Solve;
     let push = || Export::image("r/a:1").push();
-    let cases: [(&str, Ask); 4] = [
+    let cases: [(&str, Ask); 6] = [
         ("failed to push r/a: unexpected status: 403 Forbidden", |client| {
             client.solve(dockerfile()).export(Export::image("r/a:1").push())
         }),
@@ -505,6 +505,13 @@ async fn nothing_else_is_repeated() {
         (BUSY, |client| {
             let upload = Upload::reader(std::io::Cursor::new("x"));
             client.solve(Dockerfile::new(Context::upload(upload))).export(Export::image("r/a:1").push())
+        }),
+        (BUSY, |client| {
+            client.solve(dockerfile()).export(Export::image("r/a:1").push()).reference(format!("{:032x}", 7))
+        }),
+        (BUSY, |client| {
+            let solve = client.solve(dockerfile()).export(Export::image("r/a:1").push());
+            solve.session_exporter(Chooser::default())
         }),
     ];
     for (message, solve) in cases {
@@ -523,7 +530,8 @@ async fn nothing_else_is_repeated() {
 async fn what_an_old_daemon_would_ignore_is_refused_before_it_is_sent() {
     type Ask = fn(Solve) -> Solve;
     let tree = || MemoryTree::new().file("Dockerfile", "FROM scratch");
-    let cases: [(&'static str, Ask, &str); 6] = [
+    let cases: [(&'static str, Ask, &str); 7] = [
+        ("v0.10.6", |solve| solve.attest_provenance(Provenance::Max), "attest:provenance"),
         ("v0.12.5", |solve| solve.export(Export::image("a")).export(Export::image("b")), "several exporters"),
         (
             "v0.10.6",
