@@ -116,12 +116,11 @@ mod tests {
         behind: bool,
     }
 
-    struct Trailers(Option<HeaderMap>);
-
     /// Answers with an empty message and this many names of headers, and as many of trailers.
     #[derive(Clone)]
     struct Wordy(usize);
 
+    /// The frames of an answer, the last one first.
     struct Message(Vec<Frame<Bytes>>);
 
     impl Body for Message {
@@ -176,20 +175,8 @@ mod tests {
         }
     }
 
-    impl Body for Trailers {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            Poll::Ready(self.0.take().map(|trailers| Ok(Frame::trailers(trailers))))
-        }
-    }
-
     impl Service<Request<tonic::body::Body>> for Peer {
-        type Response = Response<Trailers>;
+        type Response = Response<Message>;
         type Error = Infallible;
         type Future = std::future::Ready<Result<Self::Response, Infallible>>;
 
@@ -204,9 +191,9 @@ mod tests {
             if let Ok(details) = HeaderValue::from_bytes(self.details) {
                 end.insert(DETAILS, details);
             }
-            let mut answer = Response::new(Trailers(None));
+            let mut answer = Response::new(Message(Vec::new()));
             if self.behind {
-                *answer.body_mut() = Trailers(Some(end));
+                *answer.body_mut() = Message(vec![Frame::trailers(end)]);
             } else {
                 *answer.headers_mut() = end;
             }
